@@ -1,1 +1,3 @@
-//! potluck peer
+//! potluck's peer.
+
+pub mod verb;

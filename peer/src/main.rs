@@ -1,0 +1,3 @@
+//! The `potluck` binary.
+
+fn main() {}
