@@ -108,10 +108,10 @@ make_dirs() {
 own() { [[ $(id -u) != 0 ]] || chown -R "$OWNER:$GROUP" "$@"; }
 
 # One run.sh or reset.sh at a time: a second terminal waits for the first. What is started in between
-# must not inherit the descriptor.
+# must not inherit the descriptor. The folder itself is locked, so no file is left to clear away.
 lock() {
-    make_dirs "$RUN"
-    exec 9>"$RUN/lock"
+    [[ -d $VOLUMES ]] || return 0
+    exec 9<"$VOLUMES"
     flock -w 600 9 || die 'another run.sh or reset.sh is at work and does not end'
 }
 unlock() { exec 9>&-; }

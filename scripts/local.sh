@@ -17,7 +17,8 @@ start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { pri
 # is_up NAME: does the process that we started under this name still run?
 is_up() {
     local pid started
-    [[ -r $RUN/$1.pid ]] && read -r pid started <"$RUN/$1.pid" && [[ $(start_time "$pid") == "$started" ]]
+    [[ -r $RUN/$1.pid ]] && read -r pid started <"$RUN/$1.pid" &&
+        [[ -n $started && $(start_time "$pid") == "$started" ]]
 }
 
 # Set BIN to a folder with both programs.

@@ -26,7 +26,7 @@ lock
 # Only folders whose names run.sh gave; a link in place of one is removed, not followed.
 mapfile -t names < <(known_names)
 for name in tracker "${names[@]}"; do rm -rf "${LOGS:?}/$name"; done
-rm -rf "$RUN/lock" "$VOLUMES/.filling" "$VOLUMES/.start/.new" "$VOLUMES/.start/.making"
+rm -rf "$VOLUMES/.filling" "$VOLUMES/.start/.new" "$VOLUMES/.start/.making"
 if ((restore)); then
     for name in "${names[@]}"; do
         rm -rf "${VOLUMES:?}/$name"

@@ -71,7 +71,7 @@ choose_mode() {
 }
 
 make_folders() {
-    make_dirs "$VOLUMES" "$LOGS" "$RUN"
+    make_dirs "$LOGS" "$RUN"
     ((${#PEERS[@]})) || return 0
     "$ROOT/scripts/start-files.sh" "${PEERS[@]}"
     local name
@@ -99,8 +99,9 @@ show_where() {
 parse "$@"
 choose_mode
 say "tracker${PEERS[*]:+, ${PEERS[*]}} as $MODE"
-make_folders
+make_dirs "$VOLUMES"
 lock
+make_folders
 prepare
 start tracker "${PEERS[@]}"
 await_ready tracker "${PEERS[@]}"
