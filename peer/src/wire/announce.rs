@@ -1,0 +1,236 @@
+//! The announcing task: tells one tracker that we are there and what changed.
+//!
+//! It owns what that tracker has acknowledged. A change of the library is announced within milliseconds, in pages that
+//! fit; without one a heartbeat goes out at the interval the tracker gave. A tracker that does not answer is said so
+//! once and asked again after growing pauses with jitter. At the end it says `stopped`, for two seconds at most.
+
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use potluck_common::PeerId;
+use potluck_common::identity::Identity;
+use potluck_common::protocol::{
+    Announce, AnnounceEvent, AnnounceReply, MAX_ANNOUNCE_ENTRIES, MAX_ANNOUNCE_LEN, PROTOCOL_VERSION,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::tracker_client::{AskError, TrackerClient};
+use crate::config::Config;
+use crate::share::folder::ShareFolder;
+use crate::share::library::{Delta, Library};
+use crate::share::state::StateDir;
+use crate::traffic::Traffic;
+
+/// How long saying `stopped` may take.
+const STOPPED_TIMEOUT: Duration = Duration::from_secs(2);
+/// Room in an announce for everything but its entries.
+const ENVELOPE_LEN: usize = 4 << 10;
+
+/// Who we are. It changes only when another process turns out to speak with our identity.
+#[derive(Debug)]
+pub struct Who {
+    current: Mutex<Arc<(Identity, u64)>>,
+    name: String,
+}
+
+impl Who {
+    /// With the identity and the number of this start.
+    pub fn new(identity: Identity, generation: u64, name: String) -> Self {
+        Self { current: Mutex::new(Arc::new((identity, generation))), name }
+    }
+
+    /// Identity and generation.
+    pub fn get(&self) -> Arc<(Identity, u64)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Our id.
+    pub fn peer_id(&self) -> PeerId {
+        self.get().0.peer_id()
+    }
+
+    /// Our name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes a new identity, unless somebody else has already done so since `old` was read.
+    fn renew(&self, old: &Arc<(Identity, u64)>, state: &StateDir, folder: &ShareFolder) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, old) {
+            return;
+        }
+        if let Err(error) = state.forget_identity() {
+            tracing::error!(%error, "cannot forget the old identity");
+        }
+        match state.identity(folder) {
+            Ok((identity, generation)) => *current = Arc::new((identity, generation)),
+            Err(error) => tracing::error!(%error, "cannot make a new identity"),
+        }
+    }
+}
+
+/// How a tracker stands to us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its last answer; `None` until the first, and while it does not answer.
+    pub reply: Option<AnnounceReply>,
+}
+
+/// Everything the task works with.
+pub struct Announcer {
+    /// The tracker.
+    pub tracker: TrackerClient,
+    /// Who we are.
+    pub who: Arc<Who>,
+    /// What we share.
+    pub library: Arc<Library>,
+    /// Our rates.
+    pub traffic: Arc<Traffic>,
+    /// The port we serve on.
+    pub port: u16,
+    /// Where a new identity would be kept.
+    pub state: Arc<StateDir>,
+    /// Likewise.
+    pub folder: Arc<ShareFolder>,
+    /// Where we show how the tracker stands.
+    pub standing: watch::Sender<Standing>,
+    /// Durations, and the address to advertise.
+    pub config: Config,
+}
+
+/// What the tracker has of us.
+struct Acked {
+    revision: u64,
+    seq: u64,
+    joined: bool,
+    max_entries: usize,
+}
+
+impl Announcer {
+    /// Runs until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut acked = Acked { revision: 0, seq: 0, joined: false, max_entries: MAX_ANNOUNCE_ENTRIES };
+        let mut revision = self.library.revision();
+        let mut pause = self.config.tracker_retry_min;
+        let mut silent = false;
+        loop {
+            let event = if acked.joined { AnnounceEvent::Heartbeat } else { AnnounceEvent::Started };
+            revision.mark_unchanged();
+            let who = self.who.get();
+            let announce = self.compose(event, &mut acked, &who);
+            let answer = tokio::select! {
+                () = shutdown.cancelled() => break,
+                answer = self.tracker.announce(&announce, &who.0) => answer,
+            };
+            let wait = match answer {
+                Ok(reply) => {
+                    if silent || !acked.joined {
+                        tracing::info!(tracker = %self.tracker.base(), "joined");
+                    }
+                    (silent, pause) = (false, self.config.tracker_retry_min);
+                    acked.joined = !reply.resync;
+                    acked.revision = if reply.resync { 0 } else { announce.revision };
+                    let heartbeat = Duration::from_millis(reply.heartbeat_ms.clamp(50, 3_600_000));
+                    let more = reply.resync || acked.revision != *revision.borrow();
+                    self.standing.send_replace(Standing { reply: Some(reply) });
+                    if more { Duration::ZERO } else { heartbeat }
+                }
+                Err(AskError::Wait(wait)) => wait,
+                Err(AskError::Refused(problem)) if problem.slug() == "identity-conflict" => {
+                    tracing::error!(
+                        "another process speaks with our identity, as after copying .potluck/; taking a new one"
+                    );
+                    self.who.renew(&who, &self.state, &self.folder);
+                    (acked.revision, acked.joined) = (0, false);
+                    next_pause(&mut pause, self.config.tracker_retry_max)
+                }
+                Err(AskError::Refused(problem)) if problem.status == 413 && acked.max_entries > 1 => {
+                    acked.max_entries /= 2;
+                    Duration::ZERO
+                }
+                Err(error) => {
+                    if !silent {
+                        tracing::warn!(tracker = %self.tracker.base(), %error, "the tracker does not take our announce; trying on");
+                    }
+                    silent = true;
+                    self.standing.send_replace(Standing { reply: None });
+                    next_pause(&mut pause, self.config.tracker_retry_max)
+                }
+            };
+            let changed = async {
+                // While the tracker is away, changes wait for it.
+                if silent {
+                    std::future::pending::<()>().await;
+                }
+                if revision.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(self.config.announce_coalesce).await;
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = changed => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        if acked.joined && !silent {
+            let who = self.who.get();
+            let announce = self.compose(AnnounceEvent::Stopped, &mut acked, &who);
+            let stopped = tokio::time::timeout(STOPPED_TIMEOUT, self.tracker.announce(&announce, &who.0)).await;
+            if !matches!(stopped, Ok(Ok(_))) {
+                tracing::debug!(tracker = %self.tracker.base(), "could not say that we stop");
+            }
+        }
+    }
+
+    fn compose(&self, event: AnnounceEvent, acked: &mut Acked, who: &(Identity, u64)) -> Announce {
+        acked.seq += 1;
+        let delta = if event == AnnounceEvent::Stopped {
+            Delta { base: acked.revision, revision: acked.revision, added: Vec::new(), removed: Vec::new() }
+        } else {
+            self.fitting_delta(acked)
+        };
+        Announce {
+            protocol: PROTOCOL_VERSION,
+            event,
+            peer_id: who.0.peer_id(),
+            public_key: who.0.public_key(),
+            name: self.who.name().to_owned(),
+            port: self.port,
+            advertise: self.config.advertise.clone(),
+            generation: who.1,
+            seq: acked.seq,
+            base: delta.base,
+            revision: delta.revision,
+            added: delta.added,
+            removed: delta.removed,
+            partial: Vec::new(),
+            rates: self.traffic.rates(),
+        }
+    }
+
+    /// The next page of changes, small enough for one body.
+    fn fitting_delta(&self, acked: &Acked) -> Delta {
+        let mut limit = acked.max_entries;
+        loop {
+            let delta = self.library.changes_since(acked.revision, limit);
+            // A character of a path takes two bytes in JSON at most, since control characters are refused.
+            let paths = delta.added.iter().map(|entry| &entry.path).chain(&delta.removed);
+            let len: usize = paths.map(|path| 2 * path.as_str().len() + 160).sum();
+            if len + ENVELOPE_LEN <= MAX_ANNOUNCE_LEN || limit <= 1 {
+                return delta;
+            }
+            limit /= 2;
+        }
+    }
+}
+
+/// The pause now, with up to a quarter of jitter so that peers do not come back all at once; the next one is twice as long.
+fn next_pause(pause: &mut Duration, max: Duration) -> Duration {
+    let now = *pause;
+    *pause = (now * 2).min(max);
+    now.mul_f64(0.75 + 0.25 * fastrand::f64())
+}

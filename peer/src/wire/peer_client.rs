@@ -1,0 +1,148 @@
+//! Asking an owner: bytes and chunk maps.
+//!
+//! Invariant: never more is read than was asked for, and what is returned as a body starts at the first byte of the range
+//! that was asked for. Whether the bytes are right is for the caller to prove.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use potluck_common::ContentId;
+use potluck_common::address::Reach;
+use potluck_common::chunk::Geometry;
+use potluck_common::net::client::{ClientConfig, client, parse_base_url};
+use potluck_common::protocol::Owner;
+use reqwest::{Response, StatusCode, Url, header};
+
+use super::serve::CONTENT_LEN_HEADER;
+use super::tracker_client::root_cause;
+use crate::range::parse_content_range;
+
+/// Why an owner gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// It cannot be connected to, or went silent, or closed.
+    #[error("{0}")]
+    Unreachable(String),
+    /// All its slots are taken.
+    #[error("busy for {0:?}")]
+    Choked(Duration),
+    /// It does not have what it was listed for.
+    #[error("it does not hold that")]
+    NotHeld,
+    /// It answered something else than it was asked for.
+    #[error("it answered something else: {0}")]
+    Wrong(&'static str),
+}
+
+/// What an owner says of a content: a chunk map that was made with this length. Neither is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapClaim {
+    /// The length in bytes.
+    pub len: u64,
+    /// 32 bytes a chunk.
+    pub map: Vec<u8>,
+}
+
+/// A client for all owners.
+#[derive(Debug, Clone)]
+pub struct PeerClient {
+    http: reqwest::Client,
+    reach: Reach,
+}
+
+impl PeerClient {
+    /// A client that gives up an owner that is silent for `timeout`.
+    ///
+    /// # Errors
+    /// If sockets cannot be set up.
+    pub fn new(timeout: Duration, reach: Reach) -> Result<Self, reqwest::Error> {
+        let config = ClientConfig { read_timeout: timeout, reach, ..ClientConfig::default() };
+        Ok(Self { http: client(&config)?, reach })
+    }
+
+    /// The base URL of an owner, if it is one to dial.
+    pub fn base_of(&self, owner: &Owner) -> Option<Url> {
+        match parse_base_url(&owner.base_url, self.reach) {
+            Ok(base) => Some(base),
+            Err(error) => {
+                tracing::warn!(owner = ?owner.name, base_url = ?owner.base_url, %error, "an owner is not dialled");
+                None
+            }
+        }
+    }
+
+    /// Starts reading a range; the response's body is that range, if the owner is honest, and may be anything.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn range(&self, base: &Url, id: ContentId, bytes: Range<u64>) -> Result<Response, FetchError> {
+        let request = self
+            .http
+            .get(content_url(base, id, ""))
+            .header(header::RANGE, format!("bytes={}-{}", bytes.start, bytes.end - 1));
+        let response = check(request.send().await)?;
+        let content_range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if content_range.and_then(parse_content_range) == Some(bytes) => Ok(response),
+            StatusCode::PARTIAL_CONTENT => Err(FetchError::Wrong("another range")),
+            _ => Err(FetchError::Wrong("no range")),
+        }
+    }
+
+    /// Reads a whole content of at most `max` bytes; one byte more is an error.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn whole(&self, base: &Url, id: ContentId, max: u64) -> Result<Vec<u8>, FetchError> {
+        let response = check(self.http.get(content_url(base, id, "")).send().await)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Wrong("not the whole"));
+        }
+        read_at_most(response, max).await
+    }
+
+    /// Asks for the chunk map.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn chunk_map(&self, base: &Url, id: ContentId) -> Result<MapClaim, FetchError> {
+        let response = check(self.http.get(content_url(base, id, "/chunks")).send().await)?;
+        let len = response.headers().get(CONTENT_LEN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let len: u64 = len.ok_or(FetchError::Wrong("no length"))?;
+        let geometry = Geometry::new(len).map_err(|_| FetchError::Wrong("a length over the limit"))?;
+        let map = read_at_most(response, 32 * u64::from(geometry.n_chunks())).await?;
+        Ok(MapClaim { len, map })
+    }
+}
+
+fn content_url(base: &Url, id: ContentId, rest: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("v1/content/{id}{rest}"));
+    url
+}
+
+fn check(response: Result<Response, reqwest::Error>) -> Result<Response, FetchError> {
+    let response = response.map_err(|error| FetchError::Unreachable(root_cause(&error)))?;
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::GONE | StatusCode::CONFLICT => {
+            Err(FetchError::NotHeld)
+        }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            Err(FetchError::Choked(Duration::from_secs(wait.unwrap_or(1).clamp(1, 30))))
+        }
+        _ => Err(FetchError::Wrong("an error")),
+    }
+}
+
+async fn read_at_most(mut response: Response, max: u64) -> Result<Vec<u8>, FetchError> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| FetchError::Unreachable(root_cause(&error)))? {
+        if (body.len() + piece.len()) as u64 > max {
+            return Err(FetchError::Wrong("a body that is too long"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
