@@ -1,1 +1,220 @@
-//! potluck tracker
+//! potluck's tracker: it knows who is there and who holds what, and never sees a byte of a file.
+//!
+//! Reading order: [`endpoint`], [`rate`], [`handout`], [`events`] (words and small machines), `index`, `catalogue`,
+//! [`registry`], [`lookup`] (the state machine), [`store`], [`swarm`] (both behind one handle), [`http`], and [`run`] here.
+
+mod catalogue;
+pub mod endpoint;
+pub mod events;
+pub mod handout;
+pub mod http;
+mod index;
+pub mod lookup;
+pub mod quota;
+pub mod rate;
+pub mod record;
+pub mod registry;
+pub mod store;
+pub mod swarm;
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use potluck_common::net::server;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+pub use potluck_common::net::server::Limits;
+pub use quota::Quotas;
+pub use rate::RateLimits;
+pub use swarm::Swarm;
+pub use tokio_util::sync::CancellationToken;
+
+use http::{App, HttpConfig};
+use registry::RegistryConfig;
+use store::{OpenError, Store};
+
+/// How long the end of the tracker waits for its store.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Everything that can be set. The default keeps nothing on disk.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder of the store; `None`: keep nothing.
+    pub data: Option<PathBuf>,
+    /// How often peers announce themselves.
+    pub heartbeat: Duration,
+    /// How long they are listed without.
+    pub lease: Duration,
+    /// How often leases are looked at: a peer that is gone is listed for a lease and this time at most.
+    pub sweep: Duration,
+    /// How long the catalogue of a peer that is not there is kept.
+    pub forget_after: Duration,
+    /// How often the store is told who was heard of without a change.
+    pub keep_interval: Duration,
+    /// Names this host is known by, besides addresses, names of one label and `.local`.
+    pub hosts: Vec<String>,
+    /// How much is taken from whom.
+    pub quotas: Quotas,
+    /// Connections and their times.
+    pub limits: Limits,
+    /// Requests granted to one address.
+    pub rate: RateLimits,
+    /// From the first to the last byte of a body.
+    pub body_timeout: Duration,
+    /// Event streams open at once.
+    pub max_streams: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: None,
+            heartbeat: Duration::from_secs(5),
+            lease: Duration::from_secs(15),
+            sweep: Duration::from_millis(500),
+            forget_after: Duration::from_secs(7 * 24 * 60 * 60),
+            keep_interval: Duration::from_secs(30),
+            hosts: Vec::new(),
+            quotas: Quotas::default(),
+            limits: Limits::default(),
+            rate: RateLimits::default(),
+            body_timeout: Duration::from_secs(15),
+            max_streams: 512,
+        }
+    }
+}
+
+/// Why the tracker does not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The lease is too short to be renewed.
+    #[error(
+        "a lease of {} runs out between two heartbeats of {}. Make --lease at least twice as long as --heartbeat",
+        humantime::format_duration(*lease),
+        humantime::format_duration(*heartbeat)
+    )]
+    Lease {
+        /// The lease.
+        lease: Duration,
+        /// The heartbeat.
+        heartbeat: Duration,
+    },
+    /// The heartbeat is no time at all.
+    #[error("a heartbeat of {} is too short. Make --heartbeat at least 10ms", humantime::format_duration(*.0))]
+    Heartbeat(Duration),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The listener.
+    #[error("the listening socket does not work: {0}. Start the tracker again")]
+    Listener(#[from] std::io::Error),
+}
+
+/// Peers cannot usefully announce themselves more often than this.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
+
+/// A tracker that has opened its store and serves nobody yet.
+pub struct Tracker {
+    swarm: Swarm,
+    config: Config,
+}
+
+impl Tracker {
+    /// Checks the configuration and opens the store.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself or the store cannot be opened.
+    pub async fn open(config: Config) -> Result<Self, RunError> {
+        let Config { heartbeat, lease, .. } = config;
+        if heartbeat < MIN_HEARTBEAT {
+            return Err(RunError::Heartbeat(heartbeat));
+        }
+        if lease < 2 * heartbeat {
+            return Err(RunError::Lease { lease, heartbeat });
+        }
+        let store = match config.data.clone() {
+            None => None,
+            Some(dir) => {
+                let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await;
+                Some(opened.map_err(std::io::Error::other)??)
+            }
+        };
+        let registry = RegistryConfig { lease, forget_after: config.forget_after, quotas: config.quotas.clone() };
+        Ok(Self { swarm: Swarm::new(registry, store), config })
+    }
+
+    /// What the tracker knows.
+    pub fn swarm(&self) -> &Swarm {
+        &self.swarm
+    }
+
+    /// The routes, for whoever wants to serve them otherwise. `own` is where the tracker is said to listen.
+    pub fn router(&self, own: SocketAddr, shutdown: CancellationToken) -> axum::Router {
+        let config = HttpConfig {
+            heartbeat: self.config.heartbeat,
+            lease: self.config.lease,
+            body_timeout: self.config.body_timeout,
+            rate: self.config.rate.clone(),
+            max_streams: self.config.max_streams,
+            hosts: self.config.hosts.clone(),
+        };
+        http::router(App::new(self.swarm.clone(), config, own, shutdown))
+    }
+
+    /// Serves until `shutdown`; what was acknowledged is on disk when it returns.
+    ///
+    /// # Errors
+    /// If the listener has no address.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), RunError> {
+        let router = self.router(listener.local_addr()?, shutdown.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sweep(self.swarm.clone(), self.config.sweep));
+        tasks.spawn(keep(self.swarm.clone(), self.config.keep_interval));
+        server::run(listener, router, self.config.limits, shutdown).await;
+        tasks.shutdown().await;
+        let swarm = self.swarm;
+        let closed = timeout(CLOSE_TIMEOUT, async {
+            swarm.keep_touched().await;
+            tokio::task::spawn_blocking(move || swarm.close()).await
+        });
+        if !matches!(closed.await, Ok(Ok(()))) {
+            tracing::error!("the store could not be closed in time; what was acknowledged is in it all the same");
+        }
+        Ok(())
+    }
+}
+
+/// Opens and serves a tracker: the whole of it, for tests and other programs.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    Tracker::open(config).await?.serve(listener, shutdown).await
+}
+
+/// Ends leases in time. A panic in one sweep is logged, and the next one comes.
+async fn sweep(swarm: Swarm, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match catch_unwind(AssertUnwindSafe(|| swarm.expire())) {
+            Ok(left) => left.iter().for_each(|name| tracing::info!(?name, "peer left: its lease ran out")),
+            Err(_) => tracing::error!("a sweep over the leases panicked"),
+        }
+    }
+}
+
+/// Keeps the store informed of who is there.
+async fn keep(swarm: Swarm, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        swarm.keep_touched().await;
+    }
+}

@@ -1,0 +1,168 @@
+//! The tracker's routes.
+//!
+//! Invariants: every error is `application/problem+json`; a panic in one handler is a 500 for that request and nothing
+//! more; nothing is read from a stranger without a bound in bytes and time. There is no CORS header: a page of
+//! another origin can read nothing here.
+
+mod announce;
+mod body;
+mod failure;
+mod queries;
+mod stream;
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::FutureExt;
+use potluck_common::net::host::{self, HostPolicy};
+use potluck_common::net::problem::{internal, method_not_allowed, not_found};
+use tokio_util::sync::CancellationToken;
+
+use crate::rate::{Rate, RateLimits};
+use crate::swarm::Swarm;
+use body::Bodies;
+use failure::Failure;
+
+/// Times and limits of the routes.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Told to peers: how often to announce.
+    pub heartbeat: Duration,
+    /// Told to peers: how long they are listed without.
+    pub lease: Duration,
+    /// From the first to the last byte of a body.
+    pub body_timeout: Duration,
+    /// Requests granted to one address.
+    pub rate: RateLimits,
+    /// Event streams open at once.
+    pub max_streams: usize,
+    /// Names this host is known by, besides those that always pass.
+    pub hosts: Vec<String>,
+}
+
+/// What every handler can reach.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    swarm: Swarm,
+    config: HttpConfig,
+    /// Where the tracker listens: no peer may announce that.
+    own: SocketAddr,
+    rate: Mutex<Rate>,
+    bodies: Bodies,
+    streams: Arc<tokio::sync::Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl App {
+    /// For a swarm served at `own`. Event streams end with `shutdown`.
+    pub fn new(swarm: Swarm, config: HttpConfig, own: SocketAddr, shutdown: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            swarm,
+            own,
+            rate: Mutex::new(Rate::new(config.rate.clone())),
+            bodies: Bodies::new(config.body_timeout),
+            streams: Arc::new(tokio::sync::Semaphore::new(config.max_streams)),
+            shutdown,
+            config,
+        }))
+    }
+
+    fn swarm(&self) -> &Swarm {
+        &self.0.swarm
+    }
+
+    /// Whether that is the tracker's own address.
+    fn is_own(&self, ip: IpAddr, port: u16) -> bool {
+        let own = self.0.own;
+        port == own.port()
+            && if own.ip().is_unspecified() {
+                // Only an address of this machine can be bound.
+                UdpSocket::bind((ip, 0)).is_ok()
+            } else {
+                own.ip().to_canonical() == ip
+            }
+    }
+}
+
+/// All routes with everything around them.
+pub fn router(app: App) -> Router {
+    let policy = HostPolicy::new(app.0.config.hosts.iter().cloned());
+    let limited = Router::new()
+        .route("/v1/announce", post(announce::announce))
+        .route("/v1/peers", get(queries::peers))
+        .route("/v1/peers/{id}", get(queries::peer))
+        .route("/v1/files", get(queries::files))
+        .route("/v1/files/{*path}", get(queries::file))
+        .route("/v1/content/{id}", get(queries::content))
+        .route("/v1/events", get(stream::events))
+        .route("/v1/stats", get(queries::stats))
+        .route("/readyz", get(queries::readyz))
+        .route("/healthz", get(queries::healthz))
+        .fallback(async || not_found("GET /v1/files lists what is shared."))
+        .method_not_allowed_fallback(async || method_not_allowed())
+        .layer(from_fn_with_state(app.clone(), limit_rate))
+        .layer(from_fn_with_state(policy, host::guard))
+        .layer(from_fn(catch_panic))
+        .layer(from_fn(add_headers));
+    limited.with_state(app)
+}
+
+async fn limit_rate(State(app): State<App>, source: Source, request: Request, next: Next) -> Response {
+    // Liveness must answer also while somebody hammers from the same address.
+    if request.uri().path() != "/healthz" {
+        let now = tokio::time::Instant::now().into_std();
+        let taken = app.0.rate.lock().unwrap_or_else(PoisonError::into_inner).take(source.0, now);
+        if let Err(wait) = taken {
+            return Failure::too_many_requests(wait).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+async fn catch_panic(request: Request, next: Next) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!(request = ?what, "a handler panicked");
+            internal().into_response()
+        }
+    }
+}
+
+async fn add_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The address a request came from.
+#[derive(Debug, Clone, Copy)]
+struct Source(IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for Source {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        match parts.extensions.get::<ConnectInfo<SocketAddr>>() {
+            Some(ConnectInfo(from)) => Ok(Self(from.ip().to_canonical())),
+            None => {
+                tracing::error!("the server did not say where a request came from");
+                Err(internal().into())
+            }
+        }
+    }
+}

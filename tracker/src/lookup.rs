@@ -1,0 +1,198 @@
+//! Questions to the registry. Nothing here changes it.
+//!
+//! Invariant: only peers whose lease runs are named, and every answer is bounded, whatever is asked.
+
+use std::ops::Bound;
+
+use potluck_common::protocol::{
+    ContentInfo, ContentOwners, ContentSummary, FileInfo, FileSummary, Owner, PeerInfo, Peers, Rates, Sifted, Stats,
+};
+use potluck_common::{ContentId, Geometry, PeerId, SharePath};
+
+use crate::handout::{DEFAULT_HANDOUT, choose};
+use crate::index::{ContentRow, Listed, PeerIx};
+use crate::registry::{Peer, Presence, Registry};
+
+/// Contents shown under one name, those with most owners first.
+pub const MAX_CONTENTS_PER_NAME: usize = 100;
+/// Names shown of one content.
+pub const MAX_NAMES_PER_CONTENT: usize = 100;
+
+/// Which files.
+#[derive(Debug, Clone, Default)]
+pub struct FilesQuery {
+    /// Only names that contain this, in any letter case.
+    pub contains: String,
+    /// Only names that start with this.
+    pub prefix: String,
+}
+
+impl FilesQuery {
+    fn matches(&self, path: &str) -> bool {
+        self.contains.is_empty() || contains_folded(path, &self.contains)
+    }
+}
+
+/// A part of the list of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The files, in order.
+    pub files: Vec<FileSummary>,
+    /// Where to go on; `None`: there are no more names.
+    pub next: Option<SharePath>,
+}
+
+impl Registry {
+    /// Everyone present, by name.
+    pub fn peers(&self) -> Peers {
+        let mut peers: Vec<PeerInfo> = self.leases.iter().filter_map(|&(_, ix)| info(self.peers.get(ix))).collect();
+        peers.sort_by(|a, b| (&a.name, a.peer_id).cmp(&(&b.name, b.peer_id)));
+        Peers { peers }
+    }
+
+    /// One peer, if it is present.
+    pub fn peer(&self, id: PeerId) -> Option<PeerInfo> {
+        self.by_id.get(&id).and_then(|&ix| info(self.peers.get(ix)))
+    }
+
+    /// Files after the name `after`, at most `limit` of them, looking at no more than `budget` names.
+    pub fn files(&self, query: &FilesQuery, after: Option<&str>, limit: usize, budget: usize) -> Part {
+        let prefix = query.prefix.as_str();
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let mut files = Vec::new();
+        let names = self.index.names_from(from).take_while(|(path, ..)| path.as_str().starts_with(prefix));
+        for (n_seen, (path, name, is_listed)) in names.enumerate() {
+            if is_listed && query.matches(path.as_str()) {
+                let contents = most_owned(self.index.under(name)).iter().map(summary).collect();
+                files.push(FileSummary { path: path.clone(), contents });
+            }
+            if files.len() >= limit || n_seen + 1 >= budget {
+                return Part { files, next: Some(path.clone()) };
+            }
+        }
+        Part { files, next: None }
+    }
+
+    /// One name.
+    pub fn file(&self, path: &str, seed: u64) -> Option<FileInfo> {
+        let name = self.index.find_name(path)?;
+        let contents: Vec<ContentOwners> = most_owned(self.index.under(name))
+            .iter()
+            .map(|listed| ContentOwners {
+                content_id: listed.content.id,
+                len: listed.content.len,
+                since_ms: listed.since_ms,
+                owners: self.owners(listed.content, DEFAULT_HANDOUT, seed),
+            })
+            .collect();
+        (!contents.is_empty()).then(|| FileInfo { path: self.index.path(name).clone(), contents })
+    }
+
+    /// One content. Where peers claim different lengths for one id, the length that most of them claim is given, and
+    /// only its owners.
+    pub fn content(&self, id: ContentId, max: usize, seed: u64) -> Option<ContentInfo> {
+        let most = |row: &ContentRow| (row.complete.len(), row.partial.len(), std::cmp::Reverse(row.len));
+        let (content, row) = self.index.claims(id).max_by_key(|(_, row)| most(row))?;
+        let names: Vec<SharePath> = self.index.names_of(content).take(MAX_NAMES_PER_CONTENT).cloned().collect();
+        Some(ContentInfo {
+            content_id: id,
+            len: row.len,
+            names: Sifted::from(names),
+            n_owners: row.complete.len() as u64,
+            n_partial: row.partial.len() as u64,
+            owners: self.owners(row, max, seed),
+        })
+    }
+
+    /// Totals; the uptime is filled in by who knows it.
+    pub fn stats(&self) -> Stats {
+        let (n_files, n_contents, n_bytes) = self.index.totals();
+        let rates = self.leases.iter().map(|&(_, ix)| self.peers.get(ix).rates).fold(Rates::default(), |a, b| Rates {
+            up: a.up.saturating_add(b.up),
+            down: a.down.saturating_add(b.down),
+        });
+        Stats { n_peers: self.leases.len() as u64, n_files, n_contents, n_bytes, rates, uptime_ms: 0 }
+    }
+
+    /// Grows with every change of what [`Registry::files`] answers.
+    pub fn version(&self) -> u64 {
+        self.index.version()
+    }
+
+    fn owners(&self, row: &ContentRow, max: usize, seed: u64) -> Vec<Owner> {
+        let (complete, partial) = choose(row.complete.len(), row.partial.len(), max, seed);
+        let n_chunks = Geometry::new(row.len).map_or(0, |geometry| geometry.n_chunks());
+        let complete = complete.into_iter().map(|at| self.owner(row.complete[at].0, true, n_chunks));
+        let partial = partial.into_iter().map(|at| {
+            let (peer, n) = row.partial[at];
+            self.owner(peer, false, n.min(n_chunks))
+        });
+        complete.chain(partial).collect()
+    }
+
+    fn owner(&self, ix: PeerIx, complete: bool, n_chunks: u32) -> Owner {
+        let peer = self.peers.get(ix);
+        Owner { peer_id: peer.id, name: peer.name.clone(), base_url: peer.endpoint.base_url(), complete, n_chunks }
+    }
+}
+
+fn info(peer: &Peer) -> Option<PeerInfo> {
+    let Presence::Present { since_ms, .. } = peer.presence else { return None };
+    Some(PeerInfo {
+        peer_id: peer.id,
+        name: peer.name.clone(),
+        base_url: peer.endpoint.base_url(),
+        address: peer.endpoint.host().to_owned(),
+        port: peer.endpoint.port(),
+        since_ms,
+        seen_ms: peer.seen_ms,
+        n_files: peer.catalogue.n_files(),
+        n_bytes: peer.catalogue.n_bytes(),
+        rates: peer.rates,
+    })
+}
+
+fn most_owned<'a>(contents: impl Iterator<Item = Listed<'a>>) -> Vec<Listed<'a>> {
+    let mut contents: Vec<_> = contents.collect();
+    contents.sort_by_key(|listed| {
+        (std::cmp::Reverse(listed.content.complete.len()), listed.since_ms, listed.content.id, listed.content.len)
+    });
+    contents.truncate(MAX_CONTENTS_PER_NAME);
+    contents
+}
+
+fn summary(listed: &Listed<'_>) -> ContentSummary {
+    ContentSummary {
+        content_id: listed.content.id,
+        len: listed.content.len,
+        n_owners: listed.content.complete.len() as u64,
+        n_partial: listed.content.partial.len() as u64,
+        since_ms: listed.since_ms,
+    }
+}
+
+/// Whether `text` contains `part` in any letter case. ASCII, which most names are, needs no copy.
+fn contains_folded(text: &str, part: &str) -> bool {
+    if text.is_ascii() && part.is_ascii() {
+        return text.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()));
+    }
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letter_case() {
+        let check = |text: &str, part: &str, want: bool| assert_eq!(contains_folded(text, part), want, "{text} {part}");
+        check("Music/A.OGG", "a.ogg", true);
+        check("Music/A.OGG", "MUSIC", true);
+        check("a", "ab", false);
+        check("crème/BRÛLÉE.md", "brûlée", true);
+        check("creme", "crème", false);
+    }
+}

@@ -1,0 +1,120 @@
+//! The tracker's program: arguments, logging, bind, and one call.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use potluck_common::address::Reach;
+use potluck_common::net::client::{ClientConfig, client};
+use potluck_common::net::server::raise_descriptor_limit;
+use potluck_common::net::{log, shutdown};
+use potluck_tracker::{CancellationToken, Config, Limits, Tracker};
+use tokio::net::TcpListener;
+
+/// potluck's tracker: knows who is there and who holds what.
+#[derive(Debug, Parser)]
+#[command(name = "potluck-tracker", version)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:7700")]
+    listen: SocketAddr,
+    /// Folder of the store, which survives restarts.
+    #[arg(long, env = "POTLUCK_DATA", value_name = "DIR", default_value = "tracker-data")]
+    data: PathBuf,
+    /// Keep nothing on disk.
+    #[arg(long, env = "POTLUCK_MEMORY", value_parser = clap::builder::FalseyValueParser::new())]
+    memory: bool,
+    /// How often peers announce themselves.
+    #[arg(long, env = "POTLUCK_HEARTBEAT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    heartbeat: Duration,
+    /// How long a peer is listed without a heartbeat.
+    #[arg(long, env = "POTLUCK_LEASE", value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    lease: Duration,
+    /// Write a log file a day into this folder too.
+    #[arg(long, env = "POTLUCK_LOG_DIR", value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+    /// A name with dots that people reach this host by (repeatable).
+    #[arg(long = "host", env = "POTLUCK_HOST", value_name = "NAME", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Ask the tracker that runs at --listen whether it is well, and exit with 0 or 1.
+    #[arg(long)]
+    health: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(start(args)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: what happened, and what to do next.
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("potluck-tracker: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(args: Args) -> anyhow::Result<()> {
+    if args.health {
+        return health(args.listen).await;
+    }
+    let _log = log::init("tracker", args.log_dir.as_deref(), log::Stderr::Lines)
+        .context("cannot write the log folder; make it writable or name another with --log-dir")?;
+    let limits = Limits::default().within_descriptors(raise_descriptor_limit());
+    let config = Config {
+        data: (!args.memory).then_some(args.data),
+        heartbeat: args.heartbeat,
+        lease: args.lease,
+        hosts: args.hosts,
+        limits,
+        ..Config::default()
+    };
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another address or port with --listen", args.listen))?;
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    let tracker = Tracker::open(config).await?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(shutdown::on_signals(stop.clone()));
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "the swarm is open: whoever reaches this address can join it and see what is shared");
+    }
+    say(&format!("tracker ready on http://{address}"));
+    let served = tracker.serve(listener, stop).await;
+    signals.abort();
+    Ok(served?)
+}
+
+/// The one line that scripts wait for.
+#[allow(clippy::print_stdout)]
+fn say(line: &str) {
+    use std::io::Write;
+    println!("{line}");
+    // Whoever reads it may be gone; that is no reason to end.
+    let _ = std::io::stdout().flush();
+}
+
+/// For a container's HEALTHCHECK.
+async fn health(listen: SocketAddr) -> anyhow::Result<()> {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let timeout = Duration::from_secs(2);
+    let config = ClientConfig { connect_timeout: timeout, read_timeout: timeout, reach: Reach::SameHost };
+    let url = format!("http://{}/healthz", SocketAddr::new(ip, listen.port()));
+    let answer = client(&config)?.get(&url).send().await.context("no tracker answers there")?;
+    answer.error_for_status().context("the tracker is not well")?;
+    Ok(())
+}

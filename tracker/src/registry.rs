@@ -1,0 +1,568 @@
+//! The registry: who is there, and what each peer said it holds. A pure state machine.
+//!
+//! It has no clock and does no I/O: `now` comes in with every call, what must be kept goes out as a
+//! [`Change`] and what happened as [`Event`]s. Whether a message is really from whom it names is settled before it
+//! gets here (the signature covers bytes, which the registry never sees).
+//!
+//! Invariants: an owner is indexed if and only if its lease runs; `(generation, seq)` of a peer only grows; a refused
+//! message changes nothing; a content that a peer holds completely is not also in its partial entries.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use potluck_common::protocol::{Announce, AnnounceEvent, MAX_ANNOUNCE_ENTRIES, PROTOCOL_VERSION, Rates, is_valid_name};
+use potluck_common::{Geometry, PeerId};
+
+use crate::catalogue::{Catalogue, Changes, Delta, Report, Start};
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::events::{Event, PeerEvent};
+use crate::index::{Index, PeerIx, Slab};
+use crate::quota::{QuotaError, Quotas};
+use crate::record::{Builds, Change, PeerRecord, StoredPeer};
+
+/// Times and limits of a registry.
+#[derive(Debug, Clone)]
+pub struct RegistryConfig {
+    /// Without a message for this time a peer is no longer listed.
+    pub lease: Duration,
+    /// Without a message for this time its catalogue is forgotten too.
+    pub forget_after: Duration,
+    /// How much it takes.
+    pub quotas: Quotas,
+}
+
+/// What an accepted announce did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The revision known now.
+    pub revision: u64,
+    /// Nothing of the catalogue was applied: the peer shall send all of it.
+    pub resync: bool,
+    /// Where the peer is said to be.
+    pub endpoint: Endpoint,
+    /// The peer was not there before.
+    pub joined: bool,
+    /// Another present peer has the same name.
+    pub name_taken: bool,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// What must be kept before the peer is answered.
+    pub change: Option<Change>,
+    /// Absent peers that made place; the store forgets them too.
+    pub forgotten: Vec<PeerId>,
+}
+
+/// Why an announce was refused. It changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another protocol version.
+    #[error("this tracker speaks protocol version {PROTOCOL_VERSION}, the message has version {0}")]
+    Protocol(u32),
+    /// The public key is not the one the peer id is made from.
+    #[error("the public key does not belong to the peer id")]
+    ForeignKey,
+    /// A later start of the same identity has spoken.
+    #[error("another process with this identity was started later (start {known}, this is start {got})")]
+    Superseded {
+        /// The start that is known.
+        known: u64,
+        /// The start that spoke.
+        got: u64,
+    },
+    /// The peer's own name.
+    #[error("a peer's name has 1 to 64 bytes, no control characters, no slash and no space at an end")]
+    PeerName,
+    /// A file longer than any content.
+    #[error("{path:?} is said to have {len} bytes, more than a content may have")]
+    TooLong {
+        /// The file.
+        path: String,
+        /// Its length.
+        len: u64,
+    },
+    /// Changes without a new revision, or a revision that goes back.
+    #[error("every change of the catalogue leads to a higher revision (this one: from {base} to {revision})")]
+    Revision {
+        /// What the message builds on.
+        base: u64,
+        /// What it leads to.
+        revision: u64,
+    },
+    /// More entries than one message may carry.
+    #[error("a message carries at most {MAX_ANNOUNCE_ENTRIES} entries, this one has {0}")]
+    TooManyEntries(usize),
+    /// The address is not one to hand out.
+    #[error(transparent)]
+    Address(#[from] EndpointError),
+    /// A limit.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+}
+
+/// Judges everything about a message that needs no registry.
+///
+/// # Errors
+/// The first rule it breaks.
+pub fn examine(message: &Announce, source: IpAddr) -> Result<Endpoint, Refusal> {
+    if message.protocol != PROTOCOL_VERSION {
+        return Err(Refusal::Protocol(message.protocol));
+    }
+    if message.public_key.peer_id() != message.peer_id {
+        return Err(Refusal::ForeignKey);
+    }
+    if !is_valid_name(&message.name) {
+        return Err(Refusal::PeerName);
+    }
+    let n_entries = message.added.len() + message.removed.len() + message.partial.len();
+    if n_entries > MAX_ANNOUNCE_ENTRIES {
+        return Err(Refusal::TooManyEntries(n_entries));
+    }
+    let Announce { base, revision, .. } = *message;
+    if revision < base || (revision == base && n_entries > 0) {
+        return Err(Refusal::Revision { base, revision });
+    }
+    for entry in &message.added {
+        if Geometry::new(entry.len).is_err() {
+            return Err(Refusal::TooLong { path: entry.path.to_string(), len: entry.len });
+        }
+    }
+    for entry in &message.partial {
+        if Geometry::new(entry.len).is_err() {
+            return Err(Refusal::TooLong { path: entry.content_id.to_string(), len: entry.len });
+        }
+    }
+    Ok(Endpoint::judge(source, message.port, message.advertise.as_ref())?)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Present { until: Instant, since_ms: u64 },
+    Absent { forget_at: Instant },
+}
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) name: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) presence: Presence,
+    pub(crate) seen_ms: u64,
+    pub(crate) rates: Rates,
+    pub(crate) catalogue: Catalogue,
+    source: IpAddr,
+    generation: u64,
+    seq: u64,
+    /// `None`: what is stored is not what is known here, so only a whole catalogue is taken.
+    revision: Option<u64>,
+}
+
+impl Peer {
+    pub(crate) fn is_present(&self) -> bool {
+        matches!(self.presence, Presence::Present { .. })
+    }
+
+    fn event(&self) -> PeerEvent {
+        PeerEvent { peer_id: self.id, name: self.name.clone(), base_url: self.endpoint.base_url() }
+    }
+
+    fn record(&self) -> PeerRecord {
+        PeerRecord {
+            name: self.name.clone(),
+            endpoint: self.endpoint.clone(),
+            source: self.source,
+            generation: self.generation,
+            seq: self.seq,
+            revision: self.revision.unwrap_or(0),
+            seen_ms: self.seen_ms,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct SourceUse {
+    n_peers: usize,
+    n_entries: usize,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Registry {
+    config: RegistryConfig,
+    pub(crate) index: Index,
+    pub(crate) peers: Slab<Peer>,
+    pub(crate) by_id: BTreeMap<PeerId, PeerIx>,
+    pub(crate) leases: BTreeSet<(Instant, PeerIx)>,
+    absent: BTreeSet<(Instant, PeerIx)>,
+    sources: BTreeMap<IpAddr, SourceUse>,
+    n_entries: usize,
+    /// Peers heard of since the store last knew of it.
+    touched: BTreeSet<PeerIx>,
+}
+
+impl Registry {
+    /// An empty one.
+    pub fn new(config: RegistryConfig) -> Self {
+        Self {
+            config,
+            index: Index::default(),
+            peers: Slab::default(),
+            by_id: BTreeMap::new(),
+            leases: BTreeSet::new(),
+            absent: BTreeSet::new(),
+            sources: BTreeMap::new(),
+            n_entries: 0,
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// Takes back what the store kept of a peer. It is absent until it announces itself.
+    pub fn restore(&mut self, stored: StoredPeer, now: Instant, now_ms: u64) {
+        let StoredPeer { peer_id, record, entries, partial, intact } = stored;
+        if self.by_id.contains_key(&peer_id) {
+            return;
+        }
+        // A wall clock that jumped back must not keep a peer for ever, nor one that jumped ahead forget all at once
+        // while the tracker runs; so it is read here only, and what is left runs on the monotonic clock.
+        let unseen = Duration::from_millis(now_ms.saturating_sub(record.seen_ms));
+        let forget_at = now + self.config.forget_after.saturating_sub(unseen);
+        let mut catalogue = Catalogue::default();
+        catalogue.restore(&mut self.index, entries, &partial);
+        let n_entries = catalogue.n_entries();
+        let ix = self.peers.insert(Peer {
+            id: peer_id,
+            name: record.name,
+            endpoint: record.endpoint,
+            presence: Presence::Absent { forget_at },
+            seen_ms: record.seen_ms,
+            rates: Rates::default(),
+            catalogue,
+            source: record.source,
+            generation: record.generation,
+            seq: record.seq,
+            revision: intact.then_some(record.revision),
+        });
+        self.by_id.insert(peer_id, ix);
+        self.absent.insert((forget_at, ix));
+        let source = self.sources.entry(record.source).or_default();
+        source.n_peers += 1;
+        source.n_entries += n_entries;
+        self.n_entries += n_entries;
+    }
+
+    /// Takes a peer's word; see [`potluck_common::protocol`] for what it means. `endpoint` is from [`examine`].
+    ///
+    /// # Errors
+    /// A refused message changed nothing.
+    pub fn announce(
+        &mut self,
+        message: Announce,
+        endpoint: Endpoint,
+        source: IpAddr,
+        now: Instant,
+        now_ms: u64,
+    ) -> Result<Accepted, Refusal> {
+        let source = source.to_canonical();
+        let known = self.by_id.get(&message.peer_id).copied();
+        if let Some(ix) = known {
+            let peer = self.peers.get(ix);
+            if message.generation < peer.generation {
+                return Err(Refusal::Superseded { known: peer.generation, got: message.generation });
+            }
+            if message.generation == peer.generation && message.seq <= peer.seq {
+                return Ok(accepted(peer, true));
+            }
+        }
+        let was_present = known.is_some_and(|ix| self.peers.get(ix).is_present());
+        if message.event == AnnounceEvent::Stopped && !was_present {
+            return Ok(self.stop_absent(known, &message, endpoint));
+        }
+        let applies = message.base == 0 || known.is_some_and(|ix| self.peers.get(ix).revision == Some(message.base));
+        let forgotten = self.make_room(known, source, applies.then_some(&message))?;
+        let ix = known.unwrap_or_else(|| self.admit(&message, endpoint.clone(), source, now));
+        Ok(Accepted { forgotten, ..self.take(ix, known.is_none(), applies, message, endpoint, source, now, now_ms) })
+    }
+
+    /// A `stopped` of a peer that is not there ends nothing, but it is that peer's last word.
+    fn stop_absent(&mut self, known: Option<PeerIx>, message: &Announce, endpoint: Endpoint) -> Accepted {
+        let Some(ix) = known else {
+            return Accepted {
+                revision: 0,
+                resync: message.revision != 0,
+                endpoint,
+                joined: false,
+                name_taken: false,
+                events: Vec::new(),
+                change: None,
+                forgotten: Vec::new(),
+            };
+        };
+        let peer = self.peers.get_mut(ix);
+        (peer.generation, peer.seq) = (message.generation, message.seq);
+        self.touched.insert(ix);
+        accepted(peer, peer.revision != Some(message.revision))
+    }
+
+    fn admit(&mut self, message: &Announce, endpoint: Endpoint, source: IpAddr, now: Instant) -> PeerIx {
+        let ix = self.peers.insert(Peer {
+            id: message.peer_id,
+            name: message.name.clone(),
+            endpoint,
+            presence: Presence::Absent { forget_at: now },
+            seen_ms: 0,
+            rates: Rates::default(),
+            catalogue: Catalogue::default(),
+            source,
+            generation: message.generation,
+            seq: message.seq,
+            revision: Some(0),
+        });
+        self.by_id.insert(message.peer_id, ix);
+        self.absent.insert((now, ix));
+        self.sources.entry(source).or_default().n_peers += 1;
+        ix
+    }
+
+    /// Applies a message that nothing speaks against.
+    #[allow(clippy::too_many_arguments)]
+    fn take(
+        &mut self,
+        ix: PeerIx,
+        is_new: bool,
+        applies: bool,
+        message: Announce,
+        endpoint: Endpoint,
+        source: IpAddr,
+        now: Instant,
+        now_ms: u64,
+    ) -> Accepted {
+        let mut events = Vec::new();
+        let until = now + self.config.lease;
+        let peer = self.peers.get_mut(ix);
+        let moved = peer.name != message.name || peer.endpoint != endpoint;
+        let restarted = peer.generation != message.generation;
+        let n_before = peer.catalogue.n_entries();
+        let source_before = std::mem::replace(&mut peer.source, source);
+        peer.name = message.name;
+        peer.endpoint = endpoint;
+        peer.rates = message.rates;
+        peer.seen_ms = now_ms;
+        (peer.generation, peer.seq) = (message.generation, message.seq);
+        let joined = match peer.presence {
+            Presence::Present { until: old, since_ms } => {
+                self.leases.remove(&(old, ix));
+                peer.presence = Presence::Present { until, since_ms };
+                false
+            }
+            Presence::Absent { forget_at } => {
+                self.absent.remove(&(forget_at, ix));
+                peer.presence = Presence::Present { until, since_ms: now_ms };
+                peer.catalogue.list(ix, &mut self.index);
+                true
+            }
+        };
+        self.leases.insert((until, ix));
+        if joined || moved {
+            events.push(Event::Peer(peer.event()));
+        }
+        let known_revision = peer.revision;
+        let (mut delta, mut builds) = (Delta::default(), Builds::RecordOnly);
+        if applies {
+            builds = known_revision.filter(|_| !is_new).map_or(Builds::Anew, Builds::On);
+            let from = if message.base == 0 { Start::Nothing } else { Start::Known };
+            let report = if builds == Builds::Anew { Report::Everything } else { Report::Differences };
+            let changes = Changes { added: message.added, removed: message.removed, partial: message.partial };
+            delta = peer.catalogue.apply(ix, &mut self.index, changes, (from, report), now_ms);
+            peer.revision = Some(message.revision);
+        }
+        events.extend(delta.event(peer.id).map(Event::Files));
+        let keep =
+            is_new || restarted || moved || !delta.is_empty() || (applies && known_revision != Some(message.revision));
+        let change = keep.then(|| Change {
+            peer_id: peer.id,
+            record: peer.record(),
+            builds,
+            removed: delta.removed,
+            added: delta.added,
+            partial: delta.partial,
+        });
+        if change.is_none() {
+            self.touched.insert(ix);
+        } else {
+            self.touched.remove(&ix);
+        }
+        let n_after = peer.catalogue.n_entries();
+        let mut accepted = Accepted { joined, events, change, ..accepted(peer, !applies) };
+        self.count(source_before, source, n_before, n_after);
+        accepted.name_taken = (joined || moved) && self.has_namesake(ix);
+        if message.event == AnnounceEvent::Stopped {
+            accepted.events.push(self.end_lease(ix, now));
+        }
+        accepted
+    }
+
+    fn count(&mut self, source_before: IpAddr, source: IpAddr, n_before: usize, n_after: usize) {
+        self.n_entries = self.n_entries - n_before + n_after;
+        self.leave_source(source_before, n_before);
+        let joined = self.sources.entry(source).or_default();
+        joined.n_peers += 1;
+        joined.n_entries += n_after;
+    }
+
+    fn leave_source(&mut self, source: IpAddr, n_entries: usize) {
+        let left = self.sources.get_mut(&source).expect("every known peer is counted at its source");
+        left.n_peers -= 1;
+        left.n_entries -= n_entries;
+        if left.n_peers == 0 {
+            self.sources.remove(&source);
+        }
+    }
+
+    fn has_namesake(&self, ix: PeerIx) -> bool {
+        let name = &self.peers.get(ix).name;
+        self.leases.iter().any(|&(_, other)| other != ix && self.peers.get(other).name == *name)
+    }
+
+    /// Makes room for a message, at the cost of absent peers. Nothing is forgotten for a message that is refused
+    /// for what it asks of its own peer or address.
+    fn make_room(
+        &mut self,
+        known: Option<PeerIx>,
+        source: IpAddr,
+        message: Option<&Announce>,
+    ) -> Result<Vec<PeerId>, QuotaError> {
+        let Quotas {
+            max_peers,
+            max_peers_per_ip,
+            max_files_per_peer,
+            max_partial_per_peer,
+            max_names,
+            max_name_bytes,
+            max_entries,
+            max_entries_per_ip,
+        } = self.config.quotas;
+        let (n_files, n_partial) = match message {
+            None => (0, 0),
+            Some(message) => {
+                let empty = Catalogue::default();
+                let catalogue = known.map_or(&empty, |ix| &self.peers.get(ix).catalogue);
+                catalogue.n_after(&self.index, message)
+            }
+        };
+        if n_files > max_files_per_peer {
+            return Err(QuotaError::FilesPerPeer(max_files_per_peer));
+        }
+        if n_partial > max_partial_per_peer {
+            return Err(QuotaError::PartialPerPeer(max_partial_per_peer));
+        }
+        let n_before = known.map_or(0, |ix| self.peers.get(ix).catalogue.n_entries());
+        let growth = (n_files + n_partial).saturating_sub(n_before);
+        let (n_new_names, n_new_bytes) = match message {
+            Some(message) if growth > 0 => message
+                .added
+                .iter()
+                .filter(|entry| self.index.find_name(entry.path.as_str()).is_none())
+                .fold((0, 0), |(n, bytes), entry| (n + 1, bytes + entry.path.as_str().len())),
+            _ => (0, 0),
+        };
+        let arrives = known.is_none_or(|ix| self.peers.get(ix).source != source);
+        let mut forgotten = Vec::new();
+        loop {
+            let here = self.sources.get(&source);
+            let (n_peers_here, n_entries_here) = here.map_or((0, 0), |here| (here.n_peers, here.n_entries));
+            let over = if arrives && n_peers_here >= max_peers_per_ip {
+                Some((QuotaError::PeersPerIp(max_peers_per_ip), Some(source)))
+            } else if growth > 0 && n_entries_here + growth > max_entries_per_ip {
+                Some((QuotaError::EntriesPerIp(max_entries_per_ip), Some(source)))
+            } else if known.is_none() && self.peers.len() >= max_peers {
+                Some((QuotaError::Peers(max_peers), None))
+            } else if growth > 0 && self.n_entries + growth > max_entries {
+                Some((QuotaError::Entries(max_entries), None))
+            } else if n_new_names > 0 && self.index.n_names() + n_new_names > max_names {
+                Some((QuotaError::Names(max_names), None))
+            } else if n_new_names > 0 && self.index.n_name_bytes() + n_new_bytes > max_name_bytes {
+                Some((QuotaError::NameBytes(max_name_bytes), None))
+            } else {
+                None
+            };
+            let Some((error, at)) = over else { return Ok(forgotten) };
+            let candidate = |&&(_, ix): &&(Instant, PeerIx)| {
+                Some(ix) != known && at.is_none_or(|at| self.peers.get(ix).source == at)
+            };
+            let Some(&(_, ix)) = self.absent.iter().find(candidate) else { return Err(error) };
+            forgotten.push(self.forget(ix));
+        }
+    }
+
+    /// Ends leases and forgets absent peers whose time is over: what happened, and whom the store shall forget.
+    pub fn expire(&mut self, now: Instant) -> (Vec<Event>, Vec<PeerId>) {
+        let (mut events, mut forgotten) = (Vec::new(), Vec::new());
+        while let Some(&(until, ix)) = self.leases.first().filter(|(until, _)| *until <= now) {
+            debug_assert!(until <= now);
+            events.push(self.end_lease(ix, now));
+        }
+        while let Some(&(_, ix)) = self.absent.first().filter(|(forget_at, _)| *forget_at <= now) {
+            forgotten.push(self.forget(ix));
+        }
+        (events, forgotten)
+    }
+
+    /// When [`Registry::expire`] has something to do next.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let lease = self.leases.first().map(|(until, _)| *until);
+        let absent = self.absent.first().map(|(forget_at, _)| *forget_at);
+        lease.into_iter().chain(absent).min()
+    }
+
+    fn end_lease(&mut self, ix: PeerIx, now: Instant) -> Event {
+        let peer = self.peers.get_mut(ix);
+        let Presence::Present { until, .. } = peer.presence else { unreachable!("only a running lease ends") };
+        peer.catalogue.unlist(ix, &mut self.index);
+        peer.rates = Rates::default();
+        let forget_at = now + self.config.forget_after;
+        peer.presence = Presence::Absent { forget_at };
+        self.leases.remove(&(until, ix));
+        self.absent.insert((forget_at, ix));
+        Event::PeerLeft(peer.event())
+    }
+
+    /// An absent peer is known no more.
+    fn forget(&mut self, ix: PeerIx) -> PeerId {
+        let mut peer = self.peers.remove(ix);
+        let Presence::Absent { forget_at } = peer.presence else { unreachable!("only absent peers are forgotten") };
+        let n_entries = peer.catalogue.n_entries();
+        peer.catalogue.forget(&mut self.index);
+        self.absent.remove(&(forget_at, ix));
+        self.by_id.remove(&peer.id);
+        self.touched.remove(&ix);
+        self.n_entries -= n_entries;
+        self.leave_source(peer.source, n_entries);
+        peer.id
+    }
+
+    /// What was acknowledged of this peer's catalogue is not what is stored: it will be asked for all of it.
+    pub fn unlearn(&mut self, peer_id: PeerId) {
+        if let Some(&ix) = self.by_id.get(&peer_id) {
+            self.peers.get_mut(ix).revision = None;
+        }
+    }
+
+    /// The records of peers that were heard of without anything to store since the last call.
+    pub fn take_touched(&mut self) -> Vec<(PeerId, PeerRecord)> {
+        let touched = std::mem::take(&mut self.touched);
+        touched.into_iter().map(|ix| self.peers.get(ix)).map(|peer| (peer.id, peer.record())).collect()
+    }
+}
+
+fn accepted(peer: &Peer, resync: bool) -> Accepted {
+    Accepted {
+        revision: peer.revision.unwrap_or(0),
+        resync,
+        endpoint: peer.endpoint.clone(),
+        joined: false,
+        name_taken: false,
+        events: Vec::new(),
+        change: None,
+        forgotten: Vec::new(),
+    }
+}
