@@ -80,6 +80,11 @@ impl ChunkMap {
         self.geometry
     }
 
+    /// The value of a chunk.
+    pub fn value(&self, chunk: ChunkIndex) -> &ChunkValue {
+        &self.values[chunk.as_usize()]
+    }
+
     /// Whether `data` is exactly the bytes of that chunk.
     pub fn verifies(&self, chunk: ChunkIndex, data: &[u8]) -> bool {
         data.len() as u64 == self.geometry.len_of(chunk)

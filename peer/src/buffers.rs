@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 /// A stock of buffers of one length.
 #[derive(Debug)]
 pub struct BufferPool {
@@ -50,6 +52,27 @@ impl Drop for Buffer {
         if free.len() < self.pool.max_kept {
             free.push(std::mem::take(&mut self.bytes));
         }
+    }
+}
+
+/// A bound on the bytes that wait in memory, in steps of 1 KiB.
+#[derive(Debug)]
+pub struct Budget {
+    free: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Budget {
+    /// For `len` bytes at once.
+    pub fn new(len: usize) -> Self {
+        let total = u32::try_from(len >> 10).unwrap_or(u32::MAX >> 4).max(1);
+        Self { free: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Waits until `len` bytes fit; what is larger than the whole budget takes all of it.
+    pub async fn take(&self, len: u64) -> OwnedSemaphorePermit {
+        let wanted = u32::try_from(len.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.total);
+        self.free.clone().acquire_many_owned(wanted).await.expect("the semaphore is never closed")
     }
 }
 

@@ -159,7 +159,7 @@ impl Library {
             delta.revision = *revision;
             match inner.files.get(path) {
                 Some((file, _)) => {
-                    delta.added.push(Entry { path: path.clone(), content_id: file.content_id, len: file.identity.len })
+                    delta.added.push(Entry { path: path.clone(), content_id: file.content_id, len: file.identity.len });
                 }
                 None => delta.removed.push(path.clone()),
             }

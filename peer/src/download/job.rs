@@ -1,0 +1,493 @@
+//! Downloads of this peer: what a `download` does from the names to the last file, and what is moving at the moment.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use potluck_common::{ChunkMap, ContentId, Geometry};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::owners::{Sources, explain};
+use super::partial::{PartialStore, Target};
+use super::place::{PlaceError, UnsyncedFolders, disk_failed, is_taken, path_of, place, taken};
+use super::plan::{Item, Plan};
+use crate::buffers::Budget;
+use crate::config::Config;
+use crate::share::cache::HashCache;
+use crate::share::folder::{FileIdentity, ShareFolder};
+use crate::share::hashing::hash_file;
+use crate::share::library::{Library, SharedFile};
+use crate::share::sharing::SharingState;
+use crate::traffic::{Meter, Traffic};
+use crate::verb::{Contribution, Download, Event, Failed, FailureKind, Finished, From, Transfer};
+use crate::wire::announce::Who;
+use crate::wire::peer_client::PeerClient;
+use crate::wire::tracker_client::{AskError, TrackerClient};
+
+/// Contents of several chunks that are fetched at once: each one by itself fills the links there are.
+const MAX_LARGE: usize = 4;
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+/// How often new names in folders are made durable while many files are fetched.
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+/// How long a download waits for the first look at the share folder.
+const SCAN_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries to go on with an unfinished download that nobody waits for.
+const RESUME_EVERY: Duration = Duration::from_secs(30);
+/// Space that a download leaves free: this much, or a hundredth of the disk if that is more.
+const MIN_RESERVE: u64 = 256 << 20;
+
+/// Everything downloads work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Downloads {
+    /// Where files go.
+    pub folder: Arc<ShareFolder>,
+    /// What we have.
+    pub library: Arc<Library>,
+    /// Hashes of what we fetched.
+    pub cache: Arc<HashCache>,
+    /// How far the first scan is.
+    pub sharing: Arc<SharingState>,
+    /// Unfinished contents.
+    pub partials: Arc<PartialStore>,
+    /// Whom to ask who has what.
+    pub trackers: Arc<[TrackerClient]>,
+    /// For asking owners.
+    pub peers: PeerClient,
+    /// Who we are, so as not to ask ourselves.
+    pub who: Arc<Who>,
+    /// Counts what comes.
+    pub traffic: Arc<Traffic>,
+    /// Bounds what waits to be written.
+    pub budget: Arc<Budget>,
+    /// Bounds large contents at once.
+    pub large: Arc<Semaphore>,
+    /// What is moving.
+    pub moving: Arc<AllMoving>,
+    /// Folders with new names.
+    pub unsynced: Arc<Mutex<UnsyncedFolders>>,
+    /// Whether a download without space waits for some (in a running peer) or ends (in a single command).
+    pub patient: bool,
+    /// Durations and bounds.
+    pub config: Arc<Config>,
+}
+
+/// How many large contents may be fetched at once.
+pub fn large_slots() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_LARGE))
+}
+
+/// What a content was made of when it was complete.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its length in bytes.
+    pub len: u64,
+    /// Who gave how much.
+    pub from: Vec<Contribution>,
+}
+
+/// One content that is being fetched.
+#[derive(Debug)]
+pub struct Moving(Mutex<(Transfer, Meter, bool)>);
+
+impl Moving {
+    fn new(item: &Item) -> Self {
+        let transfer = Transfer {
+            name: item.name.clone(),
+            content_id: item.content_id,
+            len: item.len,
+            n_bytes: 0,
+            rate: 0,
+            n_owners: 0,
+            waiting: None,
+        };
+        Self(Mutex::new((transfer, Meter::default(), true)))
+    }
+
+    /// Shows how far it is.
+    pub fn on_progress(&self, len: u64, n_bytes: u64, n_owners: usize, waiting: Option<&str>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (transfer, _, changed) = &mut *inner;
+        *changed = true;
+        (transfer.len, transfer.n_bytes) = (len, n_bytes);
+        transfer.n_owners = u32::try_from(n_owners).unwrap_or(u32::MAX);
+        transfer.waiting = waiting.map(ToOwned::to_owned);
+    }
+
+    /// How far it is, with the rate since the last call.
+    fn sample(&self, now: Instant) -> Transfer {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (transfer, meter, changed) = &mut *inner;
+        *changed = false;
+        transfer.rate = meter.sample(transfer.n_bytes, now);
+        transfer.clone()
+    }
+
+    fn peek(&self) -> Transfer {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+}
+
+/// All contents that are being fetched.
+#[derive(Debug, Default)]
+pub struct AllMoving {
+    list: Mutex<BTreeMap<u64, Arc<Moving>>>,
+    locks: Mutex<BTreeMap<ContentId, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// Keeps an entry in the list for as long as it lives.
+struct Listed {
+    all: Arc<AllMoving>,
+    key: u64,
+    moving: Arc<Moving>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.all.list.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl AllMoving {
+    /// What is moving now.
+    pub fn transfers(&self) -> Vec<Transfer> {
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.values().map(|moving| moving.peek()).collect()
+    }
+
+    fn enter(self: &Arc<Self>, item: &Item) -> Listed {
+        let moving = Arc::new(Moving::new(item));
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = list.last_key_value().map_or(0, |(key, _)| key + 1);
+        list.insert(key, moving.clone());
+        Listed { all: self.clone(), key, moving }
+    }
+
+    /// One content is fetched once at a time; who comes second finds it here.
+    fn lock_of(&self, id: ContentId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(&id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        locks.insert(id, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+impl Downloads {
+    /// Does what a `download` asks for, telling each step.
+    ///
+    /// # Errors
+    /// If anything could not be fetched.
+    pub async fn run(&self, request: &Download, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
+        self.wait_for_scan().await;
+        let Plan { items, unresolved } = self.plan(request).await?;
+        let only_one = items.len() + unresolved.len() == 1;
+        let (n_files, n_bytes) = (items.len() as u64, items.iter().map(|item| item.len).sum());
+        let mut failures = Vec::new();
+        for unresolved in unresolved {
+            let (name, candidates) = (unresolved.name, unresolved.candidates);
+            if !candidates.is_empty() {
+                tell(events, Event::Ambiguous { name: name.clone(), candidates }).await;
+            }
+            if !only_one {
+                tell(events, Event::Unfinished { name, why: unresolved.why.clone() }).await;
+            }
+            failures.push(unresolved.why);
+        }
+        if n_files > 0 {
+            tell(events, Event::Planned { n_files, n_bytes }).await;
+        }
+        let n_all = items.len() + failures.len();
+        let fetching = futures::stream::iter(items).map(|item| self.one_of_many(item, &request.from, events, only_one));
+        let mut fetching = std::pin::pin!(fetching.buffer_unordered(self.config.max_files));
+        let mut sync = tokio::time::interval(SYNC_EVERY);
+        loop {
+            tokio::select! {
+                ended = fetching.next() => match ended {
+                    Some(Ok(())) => {}
+                    Some(Err(failed)) => failures.push(failed),
+                    None => break,
+                },
+                _ = sync.tick() => self.sync_folders().await?,
+            }
+        }
+        self.sync_folders().await?;
+        match failures.into_iter().next() {
+            None => Ok(()),
+            Some(failed) if only_one => Err(failed),
+            Some(first) => Err(Failed::new(
+                first.kind,
+                format!("not all of {n_all} could be fetched; first: {}", first.message),
+                first.hint,
+            )),
+        }
+    }
+
+    async fn one_of_many(
+        &self,
+        item: Item,
+        from: &From,
+        events: &mpsc::Sender<Event>,
+        only_one: bool,
+    ) -> Result<(), Failed> {
+        let started = Instant::now();
+        let listed = self.moving.enter(&item);
+        let telling = async {
+            let mut ticks = tokio::time::interval(TELL_EVERY);
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                tell(events, Event::Progress(listed.moving.sample(Instant::now()))).await;
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = self.fetch(&item, from, &listed.moving) => outcome,
+            () = telling => unreachable!("telling goes on for ever"),
+        };
+        drop(listed);
+        match outcome {
+            Ok(Outcome { len, from }) => {
+                let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let shares: Vec<_> = from.iter().map(|share| format!("{}={}", share.name, share.n_bytes)).collect();
+                tracing::info!(name = ?item.name, content_id = %item.content_id, len, elapsed_ms, from = ?shares.join(" "), "downloaded");
+                let path = path_of(&self.folder, &item.target);
+                let finished = Finished { name: item.name, content_id: item.content_id, len, path, from, elapsed_ms };
+                tell(events, Event::Finished(finished)).await;
+                Ok(())
+            }
+            Err(mut why) => {
+                why.message = format!("{}: {}", item.name, why.message);
+                tracing::warn!(content_id = %item.content_id, message = ?why.message, "not downloaded");
+                if !only_one {
+                    tell(events, Event::Unfinished { name: item.name, why: why.clone() }).await;
+                }
+                Err(why)
+            }
+        }
+    }
+
+    /// Fetches one content to its target, unless it is there.
+    async fn fetch(&self, item: &Item, from: &From, moving: &Moving) -> Result<Outcome, Failed> {
+        let lock = self.moving.lock_of(item.content_id);
+        let _only_here = lock.lock().await;
+        if self.is_there(item).await? {
+            return Ok(Outcome { len: item.len, from: Vec::new() });
+        }
+        if let Some((path, file)) = self.library.find(item.content_id).into_iter().next() {
+            let copied = self.copy(&path, file, &item.target).await;
+            match copied {
+                Ok(outcome) => return Ok(outcome),
+                Err(failed) => tracing::debug!(%failed, "a copy of our own is of no use"),
+            }
+        }
+        let owners = match &item.owners {
+            Some(owners) => owners.clone(),
+            None => self.content_info(item.content_id).await.map_err(|error| explain(&error, "it"))?.owners,
+        };
+        let sources = self.sources(&owners, from);
+        if sources.is_empty() {
+            return Err(match from {
+                From::Peer(peer) => Failed::new(
+                    FailureKind::NotFound,
+                    format!("the peer {peer:?} does not have it"),
+                    "Leave --from away to take it from whoever has it.",
+                ),
+                From::All | From::Single => explain(&AskError::NotFound, "it at the moment"),
+            });
+        }
+        if *from != From::Single {
+            return self.fetch_from(item, from, sources, moving).await;
+        }
+        let mut order: Vec<_> = sources.into_iter().collect();
+        fastrand::shuffle(&mut order);
+        let mut last = explain(&AskError::NotFound, "it");
+        for source in order {
+            match self.fetch_from(item, from, Sources::from([source]), moving).await {
+                Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::Unverified) => {
+                    last = failed;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_from(&self, item: &Item, from: &From, sources: Sources, moving: &Moving) -> Result<Outcome, Failed> {
+        let geometry = Geometry::new(item.len)
+            .map_err(|error| Failed::new(FailureKind::Failed, error.to_string(), "Split it into smaller files."))?;
+        if geometry.n_chunks() == 1 {
+            return self.fetch_small(item.content_id, &sources, &item.target).await;
+        }
+        let _slot = self.large.acquire().await;
+        let outcome = self.fetch_large(item.content_id, from, sources, &item.target, moving).await?;
+        self.sync_folders().await?;
+        Ok(outcome)
+    }
+
+    /// Whether the target is this content already.
+    async fn is_there(&self, item: &Item) -> Result<bool, Failed> {
+        if !is_taken(&self.folder, &item.target) {
+            return Ok(false);
+        }
+        let (folder, target, library) = (self.folder.clone(), item.target.clone(), self.library.clone());
+        let (id, len) = (item.content_id, item.len);
+        let same = tokio::task::spawn_blocking(move || {
+            let (file, identity) = match &target {
+                Target::Share(path) => {
+                    let (file, identity) = folder.open_file(path).ok()?;
+                    if library.get(path) == Some(SharedFile { content_id: id, identity }) {
+                        return Some(());
+                    }
+                    (file, identity)
+                }
+                Target::Elsewhere(path) => {
+                    let file = std::fs::File::open(path).ok()?;
+                    let identity = FileIdentity::of(&file).ok()?;
+                    (file, identity)
+                }
+            };
+            let same = identity.len == len && hash_file(&file, identity, 2).ok()?.content_id() == id;
+            same.then_some(())
+        });
+        match same.await {
+            Ok(Some(())) => Ok(true),
+            _ => Err(taken(&self.folder, &item.target)),
+        }
+    }
+
+    /// Copies a content that we share under another name; its bytes are verified like anybody else's.
+    async fn copy(
+        &self,
+        path: &potluck_common::SharePath,
+        file: SharedFile,
+        target: &Target,
+    ) -> Result<Outcome, Failed> {
+        let (folder, partials, path, goal) = (self.folder.clone(), self.partials.clone(), path.clone(), target.clone());
+        let copied = tokio::task::spawn_blocking(move || {
+            let mut source = folder.open_unchanged(&path, file.identity)?;
+            let name = format!("{}.copy", file.content_id);
+            let mut options = cap_std::fs::OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true);
+            let mut copy = partials.dir().open_with(&name, &options)?.into_std();
+            let placed = (|| {
+                std::io::copy(&mut source, &mut copy)?;
+                copy.sync_all()?;
+                let map = hash_file(&copy, FileIdentity::of(&copy)?, 2).map_err(std::io::Error::other)?;
+                if map.content_id() != file.content_id {
+                    return Err(PlaceError::Io(std::io::Error::other("our own copy is not what it was")));
+                }
+                place(&folder, partials.dir(), &name, &copy, &goal)?;
+                Ok((map, FileIdentity::of(&copy)?))
+            })();
+            if placed.is_err() {
+                let _also_gone = partials.dir().remove_file(&name);
+            }
+            placed
+        });
+        match copied.await.map_err(|error| PlaceError::Io(std::io::Error::other(error))).flatten() {
+            Ok((map, identity)) => {
+                self.on_placed(map, identity, target);
+                self.sync_folders().await?;
+                Ok(Outcome { len: file.identity.len, from: Vec::new() })
+            }
+            Err(PlaceError::Taken) => Err(taken(&self.folder, target)),
+            Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.folder, target), &error)),
+        }
+    }
+
+    /// A content has its final name: from now on we share it.
+    pub(super) fn on_placed(&self, map: ChunkMap, identity: FileIdentity, target: &Target) {
+        if let Target::Share(path) = target {
+            let content_id = map.content_id();
+            self.cache.insert(identity, map);
+            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).note(path);
+            self.library.insert(path.clone(), SharedFile { content_id, identity });
+        }
+    }
+
+    async fn sync_folders(&self) -> Result<(), Failed> {
+        let folders = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
+        let folder = self.folder.clone();
+        let synced = tokio::task::spawn_blocking(move || folders.sync(&folder)).await;
+        let synced = synced.map_err(std::io::Error::other).flatten();
+        synced.map_err(|error| disk_failed(self.folder.path(), &error))
+    }
+
+    /// Refuses what does not fit before its first byte (F08).
+    pub(super) fn check_space(&self, len: u64, id: ContentId) -> Result<(), Failed> {
+        let held = self.partials.held(id).map_or(0, |have| {
+            let geometry = Geometry::new(len).map_or(0, |geometry| geometry.chunk_len());
+            u64::from(have.n_held()) * geometry
+        });
+        let Ok(disk) = rustix::fs::fstatvfs(self.partials.dir()) else { return Ok(()) };
+        let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+        let reserve = MIN_RESERVE.max(total / 100);
+        let needed = len.saturating_sub(held);
+        if needed + reserve <= free {
+            return Ok(());
+        }
+        Err(Failed::new(
+            FailureKind::NoSpace,
+            format!("{needed} bytes are needed and {free} are free, of which {reserve} are left for others"),
+            "Free some space, or name a share folder on another disk with --share.",
+        ))
+    }
+
+    async fn wait_for_scan(&self) {
+        let mut scanned = self.sharing.scanned.subscribe();
+        let _late = tokio::time::timeout(SCAN_PATIENCE, scanned.wait_for(|scanned| *scanned)).await;
+    }
+
+    /// Goes on with what was unfinished when the peer last ended, until it is done or cannot be.
+    pub async fn resume(&self) {
+        let partials = self.partials.clone();
+        let records = tokio::task::spawn_blocking(move || partials.records()).await;
+        let records = match records.map_err(std::io::Error::other).flatten() {
+            Ok(records) => records,
+            Err(error) => return tracing::warn!(%error, "cannot look for unfinished downloads"),
+        };
+        self.wait_for_scan().await;
+        let resuming = records.into_iter().map(|record| async move {
+            let name = match &record.target {
+                Target::Share(path) => path.to_string(),
+                Target::Elsewhere(path) => path.display().to_string(),
+            };
+            let item =
+                Item { name, content_id: record.content_id, len: record.len, target: record.target, owners: None };
+            tracing::info!(name = ?item.name, "going on with an unfinished download");
+            let (events, mut ignored) = mpsc::channel(1);
+            let draining = async { while ignored.recv().await.is_some() {} };
+            let trying = async {
+                loop {
+                    match self.one_of_many(item.clone(), &From::All, &events, true).await {
+                        Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::NotFound) => {
+                            tokio::time::sleep(RESUME_EVERY).await;
+                        }
+                        _ => break,
+                    }
+                }
+            };
+            tokio::select! { () = trying => {}, () = draining => {} }
+        });
+        futures::future::join_all(resuming).await;
+    }
+}
+
+/// Tells an event; that nobody listens any more is found out by whoever runs the verb.
+pub async fn tell(events: &mpsc::Sender<Event>, event: Event) {
+    let _nobody_listens = events.send(event).await;
+}
+
+/// Opens the folder of unfinished contents.
+///
+/// # Errors
+/// As `open`.
+pub fn open_partials(state: &cap_std::fs::Dir, share: &Path) -> Result<PartialStore, Failed> {
+    let dir = state.open_dir(crate::share::state::PARTIAL_DIR);
+    dir.map(PartialStore::new).map_err(|error| disk_failed(share, &error))
+}

@@ -1,0 +1,433 @@
+//! The driver: one task owns the scheduler of one content, waits for one fact at a time, and hands the scheduler's answers
+//! to tasks that fetch.
+//!
+//! Invariant: the scheduler decides, this acts. Nothing here chooses an owner or a chunk.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use potluck_common::protocol::ContentInfo;
+use potluck_common::{ChunkIndex, ContentId, HaveSet, PeerId};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+
+use super::claim::{Proven, Unproven, prove};
+use super::fetch::{Fact, Fetch};
+use super::job::{Downloads, Moving, Outcome};
+use super::owners::{Sources, explain};
+use super::partial::{Kept, PartialFile, Target};
+use super::place::{PlaceError, disk_failed, is_no_space, path_of, place, taken};
+use crate::scheduler::{Failure, Holds, HopelessCause, RequestId, Scheduler, Verdict};
+use crate::share::folder::FileIdentity;
+use crate::verb::{Contribution, Failed, FailureKind, From};
+use crate::wire::tracker_client::AskError;
+
+/// Facts that may wait for the driver: a few for each request.
+const MAX_FACTS: usize = 256;
+/// How often a paused download looks whether there is space again.
+const SPACE_RETRY: Duration = Duration::from_secs(5);
+
+/// A request under way.
+struct Running {
+    owner: PeerId,
+    task: AbortHandle,
+}
+
+struct Driver<'a> {
+    downloads: &'a Downloads,
+    target: &'a Target,
+    from: &'a From,
+    moving: &'a Moving,
+    partial: Arc<PartialFile>,
+    scheduler: Scheduler,
+    sources: Sources,
+    running: BTreeMap<RequestId, Running>,
+    tasks: JoinSet<()>,
+    facts: mpsc::Sender<Fact>,
+    /// Written and verified, recorded or not.
+    have: HaveSet,
+    /// Written since the last record was begun; `recording` holds those that wait for its sync.
+    unrecorded: Vec<ChunkIndex>,
+    n_unrecorded_bytes: u64,
+    recorded_at: Instant,
+    recording: Option<(Vec<ChunkIndex>, JoinHandle<io::Result<()>>)>,
+    hopeless_since: Option<Instant>,
+    no_space_until: Option<Instant>,
+    n_bytes_from: BTreeMap<PeerId, u64>,
+}
+
+impl Downloads {
+    /// Fetches a content of several chunks from its owners and gives it its name.
+    pub(super) async fn fetch_large(
+        &self,
+        id: ContentId,
+        from: &From,
+        sources: Sources,
+        target: &Target,
+        moving: &Moving,
+    ) -> Result<Outcome, Failed> {
+        let Proven { map, last_chunk, from: prover, liars } =
+            prove(&self.peers, id, &sources).await.map_err(|unproven| explain_unproven(&unproven))?;
+        let geometry = map.geometry();
+        self.check_space(geometry.len(), id)?;
+        let (partials, goal) = (self.partials.clone(), target.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let (partial, have) = partials.open(map, &goal)?;
+            let kept = partial.keep(geometry.last(), &[Bytes::from(last_chunk)])?;
+            debug_assert!(matches!(kept, Kept::Yes), "the claim was proven with it");
+            Ok((partial, have))
+        });
+        let opened = opened.await.map_err(io::Error::other).flatten();
+        let (partial, mut have) = opened.map_err(|error| disk_failed(&path_of(&self.folder, target), &error))?;
+        if have.n_held() > 0 {
+            tracing::info!(content_id = %id, n_held = have.n_held(), n_chunks = have.n_chunks(), "going on with an unfinished download");
+        }
+        have.insert(geometry.last());
+        let (facts, inbox) = mpsc::channel(MAX_FACTS);
+        let mut scheduler = Scheduler::new(geometry, have.clone(), self.config.scheduler.clone(), fastrand::u64(..));
+        let now = Instant::now();
+        for owner in sources.keys().filter(|owner| !liars.contains(owner)) {
+            scheduler.on_owner(*owner, Holds::All, now);
+        }
+        let driver = Driver {
+            downloads: self,
+            target,
+            from,
+            moving,
+            partial: Arc::new(partial),
+            scheduler,
+            sources,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            facts,
+            have,
+            unrecorded: vec![geometry.last()],
+            n_unrecorded_bytes: geometry.len_of(geometry.last()),
+            recorded_at: now,
+            recording: None,
+            hopeless_since: None,
+            no_space_until: None,
+            n_bytes_from: BTreeMap::from([(prover, geometry.len_of(geometry.last()))]),
+        };
+        driver.run(inbox, liars).await
+    }
+}
+
+impl Driver<'_> {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Fact>, liars: Vec<PeerId>) -> Result<Outcome, Failed> {
+        let content_id = self.partial.map().content_id();
+        let mut refresh = tokio::time::interval(self.downloads.config.owners_refresh);
+        let mut owners: Option<JoinHandle<Result<ContentInfo, AskError>>> = None;
+        let mut failed = None;
+        refresh.tick().await;
+        while !self.scheduler.is_complete() && failed.is_none() {
+            let now = Instant::now();
+            self.scheduler.on_tick(now);
+            self.act(now);
+            self.show();
+            failed = self.give_up(now);
+            let deadline = self.next_deadline(now);
+            tokio::select! {
+                Some(fact) = inbox.recv() => {
+                    let mut fact = Some(fact);
+                    while let Some(next) = fact {
+                        failed = failed.or(self.on_fact(next).err());
+                        fact = inbox.try_recv().ok();
+                    }
+                }
+                _ = refresh.tick(), if owners.is_none() => {
+                    let downloads = self.downloads.clone();
+                    owners = Some(tokio::spawn(async move { downloads.content_info(content_id).await }));
+                }
+                Some(answer) = finished(&mut owners) => {
+                    owners = None;
+                    if let Ok(info) = answer {
+                        self.on_owners(&info, &liars);
+                    }
+                }
+                Some(recorded) = finished_recording(&mut self.recording) => self.on_recorded(recorded),
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                Some(_) = self.tasks.join_next() => {}
+            }
+        }
+        self.show();
+        self.tasks.shutdown().await;
+        if let Some(owners) = owners {
+            owners.abort();
+        }
+        match failed {
+            Some(failed) => {
+                self.record_now().await;
+                Err(failed)
+            }
+            None => self.finish().await,
+        }
+    }
+
+    /// Starts what the scheduler asks for, ends what it no longer wants, records what is due.
+    fn act(&mut self, now: Instant) {
+        while let Some(request) = self.scheduler.next_cancel() {
+            self.end(request);
+        }
+        if self.no_space_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.no_space_until = None;
+        while let Some(request) = self.scheduler.next_request(now) {
+            let Some(source) = self.sources.get(&request.owner) else {
+                self.scheduler.on_failed(request.id, Failure::Unreachable, now);
+                continue;
+            };
+            let fetch = Fetch {
+                request: request.id,
+                run: request.run,
+                base: source.base.clone(),
+                peers: self.downloads.peers.clone(),
+                partial: self.partial.clone(),
+                budget: self.downloads.budget.clone(),
+                traffic: self.downloads.traffic.clone(),
+                facts: self.facts.clone(),
+            };
+            let task = self.tasks.spawn(fetch.run());
+            self.running.insert(request.id, Running { owner: request.owner, task });
+        }
+        let due = self.n_unrecorded_bytes >= self.downloads.config.record_bytes
+            || (!self.unrecorded.is_empty() && now >= self.recorded_at + self.downloads.config.record_interval);
+        if due && self.recording.is_none() {
+            self.record(now);
+        }
+    }
+
+    fn end(&mut self, request: RequestId) {
+        if let Some(running) = self.running.remove(&request) {
+            running.task.abort();
+        }
+    }
+
+    fn on_fact(&mut self, fact: Fact) -> Result<(), Failed> {
+        let now = Instant::now();
+        match fact {
+            Fact::Bytes(request, n_bytes) => self.scheduler.on_bytes(request, n_bytes, now),
+            Fact::Chunk(request, chunk) => {
+                let len = self.partial.map().geometry().len_of(chunk);
+                if self.have.insert(chunk) {
+                    self.unrecorded.push(chunk);
+                    self.n_unrecorded_bytes += len;
+                    if let Some(running) = self.running.get(&request) {
+                        *self.n_bytes_from.entry(running.owner).or_default() += len;
+                    }
+                }
+                if self.scheduler.on_chunk(request, chunk, now) == Verdict::Stop {
+                    self.end(request);
+                }
+            }
+            Fact::Ended(request) => {
+                self.running.remove(&request);
+                self.scheduler.on_end(request, now);
+            }
+            Fact::Failed(request, failure) => {
+                if let (Failure::Corrupt { chunk }, Some(running)) = (failure, self.running.get(&request)) {
+                    let owner = self.name_of(running.owner);
+                    tracing::warn!(
+                        ?owner,
+                        chunk = chunk.get(),
+                        "an owner sent a bad chunk and is dropped for this content"
+                    );
+                }
+                self.running.remove(&request);
+                self.scheduler.on_failed(request, failure, now);
+            }
+            Fact::Disk(request, error) => {
+                self.running.remove(&request);
+                self.scheduler.on_failed(request, Failure::Short, now);
+                let path = path_of(&self.downloads.folder, self.target);
+                if !is_no_space(&error) || !self.downloads.patient {
+                    return Err(disk_failed(&path, &error));
+                }
+                tracing::warn!(?path, "no space; the download waits for some");
+                self.no_space_until = Some(now + SPACE_RETRY);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_owners(&mut self, info: &ContentInfo, liars: &[PeerId]) {
+        let now = Instant::now();
+        let mut sources = self.downloads.sources(&info.owners, self.from);
+        if *self.from == From::Single {
+            sources.retain(|owner, _| self.sources.contains_key(owner));
+        }
+        for owner in self.sources.keys().filter(|owner| !sources.contains_key(owner)) {
+            self.scheduler.on_owner_gone(*owner);
+        }
+        for owner in sources.keys().filter(|owner| !liars.contains(owner)) {
+            self.scheduler.on_owner(*owner, Holds::All, now);
+        }
+        self.sources.extend(sources);
+    }
+
+    /// Begins to make durable what was written, and to record it once it is.
+    fn record(&mut self, now: Instant) {
+        let chunks = std::mem::take(&mut self.unrecorded);
+        (self.n_unrecorded_bytes, self.recorded_at) = (0, now);
+        let (partials, partial) = (self.downloads.partials.clone(), self.partial.clone());
+        let (have, target) = (self.have.clone(), self.target.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            partial.sync()?;
+            let map = partial.map();
+            partials.save(map.content_id(), map.geometry().len(), &target, &have)
+        });
+        self.recording = Some((chunks, task));
+    }
+
+    /// What could not be synced counts as lost and is fetched again (F05): a later sync that succeeds proves nothing
+    /// about it.
+    fn on_recorded(&mut self, recorded: (Vec<ChunkIndex>, io::Result<()>)) {
+        self.recording = None;
+        let (chunks, Err(error)) = recorded else { return };
+        tracing::warn!(%error, n_chunks = chunks.len(), "what was written is not durable and is fetched again");
+        for chunk in chunks.into_iter().chain(std::mem::take(&mut self.unrecorded)) {
+            self.have.remove(chunk);
+            self.scheduler.on_lost(chunk);
+        }
+        self.n_unrecorded_bytes = 0;
+    }
+
+    async fn record_now(&mut self) {
+        if let Some(recorded) = finished_recording(&mut self.recording).await {
+            self.on_recorded(recorded);
+        }
+        self.record(Instant::now());
+        if let Some(recorded) = finished_recording(&mut self.recording).await {
+            self.on_recorded(recorded);
+        }
+    }
+
+    /// Whether to give up: every owner lied, or there has been none for too long.
+    fn give_up(&mut self, now: Instant) -> Option<Failed> {
+        let Some(hopeless) = self.scheduler.hopeless() else {
+            self.hopeless_since = None;
+            return None;
+        };
+        let since = *self.hopeless_since.get_or_insert(now);
+        if hopeless.cause == HopelessCause::Corrupt && self.running.is_empty() {
+            return Some(unverified(hopeless.chunk));
+        }
+        if now < since + self.downloads.config.owners_patience {
+            return None;
+        }
+        Some(Failed::new(
+            FailureKind::Unreachable,
+            format!("nobody who has chunk {} of it answers", hopeless.chunk.get()),
+            "What is there is kept: run the same command again when an owner is back.",
+        ))
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        let due = (!self.unrecorded.is_empty() && self.recording.is_none())
+            .then(|| self.recorded_at + self.downloads.config.record_interval);
+        let patience = self.hopeless_since.map(|since| since + self.downloads.config.owners_patience);
+        let candidates = [self.scheduler.next_deadline(), due, patience.filter(|at| *at > now), self.no_space_until];
+        candidates.into_iter().flatten().min().unwrap_or(now + Duration::from_secs(1))
+    }
+
+    /// Shows how far it is.
+    fn show(&self) {
+        let owners: std::collections::BTreeSet<_> = self.running.values().map(|running| running.owner).collect();
+        let waiting = if self.no_space_until.is_some() {
+            Some("no space")
+        } else if self.hopeless_since.is_some() {
+            Some("no owner")
+        } else {
+            None
+        };
+        let geometry = self.partial.map().geometry();
+        let last = geometry.chunk_len() - geometry.len_of(geometry.last());
+        let n_bytes = u64::from(self.have.n_held()) * geometry.chunk_len();
+        let n_bytes = if self.have.contains(geometry.last()) { n_bytes - last } else { n_bytes };
+        self.moving.on_progress(geometry.len(), n_bytes, owners.len(), waiting);
+    }
+
+    async fn finish(mut self) -> Result<Outcome, Failed> {
+        if let Some((_, recording)) = self.recording.take() {
+            let _superseded = recording.await;
+        }
+        let (folder, partials, target) =
+            (self.downloads.folder.clone(), self.downloads.partials.clone(), self.target.clone());
+        let partial = self.partial.clone();
+        let placed = tokio::task::spawn_blocking(move || {
+            let map = partial.map();
+            partial.file().sync_all()?;
+            if partial.file().metadata()?.len() != map.geometry().len() {
+                return Err(PlaceError::Io(io::Error::other("the file does not have the length it should")));
+            }
+            place(&folder, partials.dir(), &map.content_id().to_string(), partial.file(), &target)?;
+            partials.forget(map.content_id())?;
+            Ok(FileIdentity::of(partial.file())?)
+        });
+        match placed.await.map_err(|error| PlaceError::Io(io::Error::other(error))).flatten() {
+            Ok(identity) => {
+                let len = self.partial.map().geometry().len();
+                self.downloads.on_placed(self.partial.map().clone(), identity, self.target);
+                let from = self
+                    .n_bytes_from
+                    .iter()
+                    .map(|(owner, n_bytes)| Contribution { name: self.name_of(*owner), n_bytes: *n_bytes });
+                Ok(Outcome { len, from: from.collect() })
+            }
+            Err(PlaceError::Taken) => Err(taken(&self.downloads.folder, self.target)),
+            Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.downloads.folder, self.target), &error)),
+        }
+    }
+
+    fn name_of(&self, owner: PeerId) -> String {
+        self.sources.get(&owner).map_or_else(|| owner.to_string(), |source| source.owner.name.clone())
+    }
+}
+
+/// Waits for a task, if there is one.
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
+    match task {
+        Some(running) => {
+            let ended = running.await.ok();
+            *task = None;
+            ended
+        }
+        None => None,
+    }
+}
+
+async fn finished_recording(
+    recording: &mut Option<(Vec<ChunkIndex>, JoinHandle<io::Result<()>>)>,
+) -> Option<(Vec<ChunkIndex>, io::Result<()>)> {
+    let (_, task) = recording.as_mut()?;
+    let ended = task.await.map_err(io::Error::other).flatten();
+    recording.take().map(|(chunks, _)| (chunks, ended))
+}
+
+fn unverified(chunk: ChunkIndex) -> Failed {
+    Failed::new(
+        FailureKind::Unverified,
+        format!("no owner gave bytes that verify (chunk {} has no valid source)", chunk.get()),
+        "What is right is kept. Try again later, or ask its owners to verify.",
+    )
+}
+
+fn explain_unproven(unproven: &Unproven) -> Failed {
+    match &unproven.unreachable {
+        None if !unproven.liars.is_empty() => Failed::new(
+            FailureKind::Unverified,
+            "no owner gave a chunk map and a last chunk that verify",
+            "Try again later, or ask its owners to verify.",
+        ),
+        None => explain(&AskError::NotFound, "it"),
+        Some(why) => Failed::new(
+            FailureKind::Unreachable,
+            format!("no owner answers: {why}"),
+            "Check that a peer which has it is running and can be reached; peers lists them.",
+        ),
+    }
+}

@@ -1,0 +1,16 @@
+//! Downloading: from a name to verified bytes under that name.
+//!
+//! [`pattern`] reads what was typed and [`plan`] finds out which contents are meant; [`large`] drives the scheduler for contents
+//! of several chunks and [`small`] fetches the others in one request; [`claim`] proves a length and a chunk map, [`fetch`] is
+//! one request, [`partial`] the unfinished bytes on disk, [`place`] the step to the final name. [`job`] puts them together.
+
+pub mod claim;
+pub mod fetch;
+pub mod job;
+pub mod large;
+pub mod owners;
+pub mod partial;
+pub mod pattern;
+pub mod place;
+pub mod plan;
+pub mod small;

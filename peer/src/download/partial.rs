@@ -1,0 +1,264 @@
+//! Unfinished contents on disk: the bytes in `.potluck/partial/<content id>`, and beside them what is known of them.
+//!
+//! Invariant: a bit in the recorded have-set was written only after the data it vouches for was synced. So after a kill
+//! or a power cut whatever is recorded is there, and nothing has to be sampled or hashed again.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use potluck_common::have::HaveText;
+use potluck_common::{ChunkMap, ContentId, Geometry, HaveSet, SharePath};
+use serde::{Deserialize, Serialize};
+
+use crate::share::state;
+
+/// Where a content will go when it is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Into the share folder.
+    Share(SharePath),
+    /// To a file anywhere, as the user asked: an absolute path.
+    Elsewhere(PathBuf),
+}
+
+/// What is recorded of an unfinished content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The content.
+    pub content_id: ContentId,
+    /// Its proven length in bytes.
+    pub len: u64,
+    /// Where it will go.
+    pub target: Target,
+    /// What was synced.
+    have: HaveText,
+}
+
+/// The folder of unfinished contents.
+#[derive(Debug)]
+pub struct PartialStore {
+    dir: Dir,
+}
+
+/// One unfinished content, open.
+#[derive(Debug)]
+pub struct PartialFile {
+    file: File,
+    map: ChunkMap,
+}
+
+impl PartialStore {
+    /// Of this folder.
+    pub const fn new(dir: Dir) -> Self {
+        Self { dir }
+    }
+
+    /// The handle, for moving what is complete.
+    pub const fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// What was recorded, for going on after a restart. Files without a record are small ones that were being fetched
+    /// in one piece: they are removed.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn records(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in self.dir.entries()? {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if name.parse::<ContentId>().is_ok() {
+                match self.record(name) {
+                    Some(record) => records.push(record),
+                    None => self.dir.remove_file(name)?,
+                }
+            } else if let Some((stem, _)) = name.split_once('.')
+                && !self.dir.exists(stem)
+            {
+                self.dir.remove_file(name)?;
+            }
+        }
+        Ok(records)
+    }
+
+    fn record(&self, name: &str) -> Option<Record> {
+        let record: Record = serde_json::from_slice(&state::load(&self.dir, &record_name(name))?).ok()?;
+        (record.content_id.to_string() == name).then_some(record)
+    }
+
+    /// What is recorded as held of a content, and its geometry.
+    pub fn held(&self, id: ContentId) -> Option<HaveSet> {
+        let record = self.record(&id.to_string())?;
+        record.have.parse(Geometry::new(record.len).ok()?).ok()
+    }
+
+    /// Opens the unfinished content with what was recorded of it, or starts it.
+    ///
+    /// # Errors
+    /// As the file operations.
+    pub fn open(&self, map: ChunkMap, target: &Target) -> io::Result<(PartialFile, HaveSet)> {
+        let geometry = map.geometry();
+        let name = map.content_id().to_string();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(0o644);
+        let file = self.dir.open_with(&name, &options)?.into_std();
+        let whole = file.metadata()?.len() == geometry.len();
+        let recorded = self.record(&name).filter(|record| whole && record.len == geometry.len());
+        let have = recorded.and_then(|record| record.have.parse(geometry).ok());
+        let have = have.unwrap_or_else(|| HaveSet::empty(geometry));
+        if have.n_held() == 0 {
+            // Without blocks reserved the disk may fill up later, and that is seen then; reserving them would write
+            // every page of a memory file system twice.
+            file.set_len(0)?;
+            file.set_len(geometry.len())?;
+        }
+        self.save(map.content_id(), geometry.len(), target, &have)?;
+        Ok((PartialFile { file, map }, have))
+    }
+
+    /// Records what is held. The caller has synced the data.
+    ///
+    /// # Errors
+    /// As the file operations; what was recorded before stays.
+    pub fn save(&self, content_id: ContentId, len: u64, target: &Target, have: &HaveSet) -> io::Result<()> {
+        let record = Record { content_id, len, target: target.clone(), have: have.into() };
+        let bytes = serde_json::to_vec(&record).map_err(io::Error::other)?;
+        state::save(&self.dir, &record_name(&content_id.to_string()), &bytes)
+    }
+
+    /// Forgets the record of a content whose bytes have their final name, or are not wanted any more.
+    ///
+    /// # Errors
+    /// As `unlink`.
+    pub fn forget(&self, id: ContentId) -> io::Result<()> {
+        match self.dir.remove_file(id.to_string()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        state::remove(&self.dir, &record_name(&id.to_string()))
+    }
+}
+
+fn record_name(id: &str) -> String {
+    format!("{id}.record")
+}
+
+/// What became of a chunk that was to be kept.
+#[derive(Debug)]
+pub enum Kept {
+    /// Verified and written.
+    Yes,
+    /// Its bytes are not those of the chunk; nothing was written.
+    Bad,
+}
+
+impl PartialFile {
+    /// Verifies the bytes of a chunk, given in pieces, and writes them if they are right. Call it on the blocking pool.
+    ///
+    /// # Errors
+    /// As `pwrite`.
+    pub fn keep(&self, chunk: potluck_common::ChunkIndex, pieces: &[Bytes]) -> io::Result<Kept> {
+        let geometry = self.map.geometry();
+        let mut hasher = potluck_common::tree::ChunkHasher::new(geometry, chunk);
+        let mut len = 0;
+        for piece in pieces {
+            hasher.update(piece);
+            len += piece.len() as u64;
+        }
+        if len != geometry.len_of(chunk) || hasher.finish() != *self.map.value(chunk) {
+            return Ok(Kept::Bad);
+        }
+        let mut offset = geometry.bytes_of(chunk).start;
+        for piece in pieces {
+            self.file.write_all_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(Kept::Yes)
+    }
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// As `fdatasync`; after an error nothing that was written since the last success can be relied on.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// The map that chunks are verified with.
+    pub const fn map(&self) -> &ChunkMap {
+        &self.map
+    }
+
+    /// The open file.
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use potluck_common::chunk::MIN_CHUNK_LEN;
+    use potluck_common::tree::chunk_value;
+
+    fn content(len: u64) -> (Vec<u8>, ChunkMap) {
+        let mut data = vec![0; usize::try_from(len).unwrap()];
+        fastrand::Rng::with_seed(len).fill(&mut data);
+        let geometry = Geometry::new(len).unwrap();
+        let values = geometry.indices().map(|chunk| {
+            let bytes = geometry.bytes_of(chunk);
+            chunk_value(geometry, chunk, &data[bytes.start as usize..bytes.end as usize])
+        });
+        let map = ChunkMap::from_values(geometry, values.collect());
+        (data, map)
+    }
+
+    #[test]
+    fn goes_on_from_what_was_recorded_and_only_from_that() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = || Dir::open_ambient_dir(temp.path(), cap_std::ambient_authority()).unwrap();
+        let (data, map) = content(4 * MIN_CHUNK_LEN + 5);
+        let (geometry, id) = (map.geometry(), map.content_id());
+        let target = Target::Share("a/b".parse().unwrap());
+        let piece = |n: u32| {
+            let bytes = geometry.bytes_of(geometry.index(n).unwrap());
+            Bytes::copy_from_slice(&data[bytes.start as usize..bytes.end as usize])
+        };
+        {
+            let store = PartialStore::new(dir());
+            let (file, mut have) = store.open(map.clone(), &target).unwrap();
+            for n in [0, 4] {
+                let chunk = geometry.index(n).unwrap();
+                let whole = piece(n);
+                let halves = [whole.slice(..whole.len() / 2), whole.slice(whole.len() / 2..)];
+                assert!(matches!(file.keep(chunk, &halves).unwrap(), Kept::Yes));
+                have.insert(chunk);
+            }
+            assert!(matches!(file.keep(geometry.index(1).unwrap(), &[piece(2)]).unwrap(), Kept::Bad));
+            assert!(matches!(file.keep(geometry.last(), &[piece(0)]).unwrap(), Kept::Bad));
+            file.sync().unwrap();
+            store.save(id, geometry.len(), &target, &have).unwrap();
+            let _unrecorded = file.keep(geometry.index(2).unwrap(), &[piece(2)]).unwrap();
+        }
+        let store = PartialStore::new(dir());
+        std::fs::write(temp.path().join(ContentId::of(b"small").to_string()), "orphan").unwrap();
+        let records = store.records().unwrap();
+        assert_eq!(
+            records.iter().map(|record| (record.content_id, &record.target)).collect::<Vec<_>>(),
+            [(id, &target)]
+        );
+        let (_, have) = store.open(map.clone(), &target).unwrap();
+        assert_eq!(have.held(geometry).map(|chunk| chunk.get()).collect::<Vec<_>>(), [0, 4]);
+        std::fs::OpenOptions::new().write(true).open(temp.path().join(id.to_string())).unwrap().set_len(7).unwrap();
+        let (_, have) = store.open(map, &target).unwrap();
+        assert_eq!(have.n_held(), 0, "a file of another length is not what was recorded");
+        store.forget(id).unwrap();
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+}

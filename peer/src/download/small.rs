@@ -1,0 +1,114 @@
+//! Contents of one chunk: fetched whole in one request, from one owner after another until one gives the right bytes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::atomic::Ordering;
+
+use cap_std::fs::{OpenOptions, OpenOptionsExt};
+use potluck_common::chunk::MIN_CHUNK_LEN;
+use potluck_common::{ContentId, Geometry};
+
+use super::job::{Downloads, Outcome};
+use super::owners::Sources;
+use super::partial::{PartialStore, Target};
+use super::place::{PlaceError, disk_failed, path_of, place, taken};
+use crate::share::folder::FileIdentity;
+use crate::verb::{Contribution, Failed, FailureKind};
+use crate::wire::peer_client::FetchError;
+
+/// Rounds over all owners while some are only busy.
+const MAX_ROUNDS: u32 = 30;
+
+/// What came from whom.
+struct Fetched {
+    bytes: Vec<u8>,
+    from: String,
+}
+
+impl Downloads {
+    /// Fetches a content of at most one chunk and gives it its name; the name is durable after the next sync of folders.
+    pub(super) async fn fetch_small(
+        &self,
+        id: ContentId,
+        sources: &Sources,
+        target: &Target,
+    ) -> Result<Outcome, Failed> {
+        let permit = self.budget.take(MIN_CHUNK_LEN).await;
+        let Fetched { bytes, from } = self.fetch_whole(id, sources).await?;
+        let len = bytes.len() as u64;
+        let (folder, partials, goal) = (self.folder.clone(), self.partials.clone(), target.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let written = write_and_place(&folder, &partials, id, &bytes, &goal);
+            drop(permit);
+            written
+        });
+        match written.await.map_err(|error| PlaceError::Io(io::Error::other(error))).flatten() {
+            Ok(identity) => {
+                let geometry = Geometry::new(len).expect("it is at most one chunk");
+                let map = potluck_common::ChunkMap::from_values(geometry, vec![*id.as_bytes()]);
+                self.on_placed(map, identity, target);
+                Ok(Outcome { len, from: vec![Contribution { name: from, n_bytes: len }] })
+            }
+            Err(PlaceError::Taken) => Err(taken(&self.folder, target)),
+            Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.folder, target), &error)),
+        }
+    }
+
+    async fn fetch_whole(&self, id: ContentId, sources: &Sources) -> Result<Fetched, Failed> {
+        let mut left: Vec<_> = sources.values().collect();
+        fastrand::shuffle(&mut left);
+        let (mut bad, mut why) = (0, String::from("nobody who has it answers"));
+        for _ in 0..MAX_ROUNDS {
+            let mut busy = Vec::new();
+            let mut wait = None;
+            for source in left {
+                match self.peers.whole(&source.base, id, MIN_CHUNK_LEN).await {
+                    Ok(bytes) if ContentId::of(&bytes) == id => {
+                        self.traffic.down.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        return Ok(Fetched { bytes, from: source.owner.name.clone() });
+                    }
+                    Ok(_) => {
+                        tracing::warn!(owner = ?source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
+                        bad += 1;
+                    }
+                    Err(FetchError::Choked(retry_after)) => {
+                        wait = Some(retry_after);
+                        busy.push(source);
+                    }
+                    Err(error) => why = format!("{} does not give it: {error}", source.owner.name),
+                }
+            }
+            let Some(wait) = wait else { break };
+            left = busy;
+            tokio::time::sleep(wait).await;
+        }
+        if bad > 0 {
+            let message = "no owner gave bytes that verify (chunk 0 has no valid source)";
+            return Err(Failed::new(FailureKind::Unverified, message, "Try again later, or ask its owners to verify."));
+        }
+        Err(Failed::new(FailureKind::Unreachable, why, "Check that a peer which has it is running; peers lists them."))
+    }
+}
+
+fn write_and_place(
+    folder: &crate::share::folder::ShareFolder,
+    partials: &PartialStore,
+    id: ContentId,
+    bytes: &[u8],
+    target: &Target,
+) -> Result<FileIdentity, PlaceError> {
+    let name = id.to_string();
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o644);
+    let mut file: File = partials.dir().open_with(&name, &options)?.into_std();
+    let placed = (|| {
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        place(folder, partials.dir(), &name, &file, target)
+    })();
+    if let Err(error) = placed {
+        let _also_gone = partials.dir().remove_file(&name);
+        return Err(error);
+    }
+    Ok(FileIdentity::of(&file)?)
+}

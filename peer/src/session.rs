@@ -1,0 +1,86 @@
+//! How one-shot verbs and the shell reach a peer: the one that runs on the share folder, or one in this process.
+
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+
+use crate::control::{self, MAX_EVENTS};
+use crate::verb::{Event, Failed, FailureKind, Verb};
+use crate::{Peer, verb};
+
+/// A peer that can be asked for verbs.
+pub enum Session {
+    /// One that runs in another process.
+    Attached {
+        /// Its share folder.
+        share: PathBuf,
+    },
+    /// One that lives in this process.
+    Own(Peer),
+}
+
+impl Session {
+    /// The running peer of that share folder, if there is one.
+    ///
+    /// # Errors
+    /// If there is one that may not be spoken to.
+    pub async fn attach(share: &Path) -> Result<Option<Self>, Failed> {
+        let connected = control::connect(share).await.map_err(|error| cannot_speak(share, &error))?;
+        Ok(connected.map(|_| Self::Attached { share: share.to_owned() }))
+    }
+
+    /// A peer that lives in this process.
+    pub const fn of(peer: Peer) -> Self {
+        Self::Own(peer)
+    }
+
+    /// Asks for a verb; the last event is `Done` or `Failed`. Dropping the receiver cancels it.
+    pub fn run(&self, verb: Verb) -> mpsc::Receiver<Event> {
+        match self {
+            Self::Own(peer) => peer.run(verb),
+            Self::Attached { share } => {
+                let (events, receiver) = mpsc::channel(MAX_EVENTS);
+                let share = share.clone();
+                tokio::spawn(async move {
+                    let failed = tokio::select! {
+                        relayed = relay(&share, &verb, &events) => relayed.err(),
+                        () = events.closed() => None,
+                    };
+                    if let Some(failed) = failed {
+                        crate::download::job::tell(&events, Event::Failed(failed)).await;
+                    }
+                });
+                receiver
+            }
+        }
+    }
+}
+
+async fn relay(share: &Path, verb: &Verb, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
+    let lost = |error: &std::io::Error| cannot_speak(share, error);
+    let connected = control::connect(share).await.map_err(|error| lost(&error))?;
+    let mut stream = connected.ok_or_else(|| gone(share))?;
+    let mut line = serde_json::to_vec(verb).map_err(|error| lost(&error.into()))?;
+    line.push(b'\n');
+    stream.write_all(&line).await.map_err(|error| lost(&error))?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next_line().await.map_err(|error| lost(&error))? {
+        let event: verb::Event = serde_json::from_str(&line).map_err(|error| lost(&error.into()))?;
+        let last = event.is_last();
+        if events.send(event).await.is_err() || last {
+            return Ok(());
+        }
+    }
+    Err(gone(share))
+}
+
+fn cannot_speak(share: &Path, error: &std::io::Error) -> Failed {
+    let message = format!("cannot speak to the peer that runs on {}: {error}", share.display());
+    Failed::new(FailureKind::Failed, message, "Only the user who started it may. Check with whom it runs.")
+}
+
+fn gone(share: &Path) -> Failed {
+    let message = format!("the peer on {} has ended", share.display());
+    Failed::new(FailureKind::Failed, message, "Start it again with up; unfinished downloads go on by themselves.")
+}
