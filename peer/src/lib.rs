@@ -9,14 +9,18 @@
 //! [`execute`], [`session`]).
 
 pub mod buffers;
+pub mod cli;
+pub mod command;
 pub mod config;
 pub mod control;
 pub mod download;
 pub mod execute;
 pub mod range;
+pub mod render;
 pub mod scheduler;
 pub mod session;
 pub mod share;
+pub mod shell;
 pub mod traffic;
 pub mod verb;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! How one-shot verbs and the shell reach a peer: the one that runs on the share folder, or one in this process.
+//! How one-shot verbs and the shell reach the peer that already runs on a share folder.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,11 @@ use tokio::sync::mpsc;
 
 use crate::control::{self, MAX_EVENTS};
 use crate::verb::{Event, Failed, FailureKind, Verb};
-use crate::{Peer, verb};
 
-/// A peer that can be asked for verbs.
-pub enum Session {
-    /// One that runs in another process.
-    Attached {
-        /// Its share folder.
-        share: PathBuf,
-    },
-    /// One that lives in this process.
-    Own(Peer),
+/// The peer that runs on a share folder, in another process.
+#[derive(Debug)]
+pub struct Session {
+    share: PathBuf,
 }
 
 impl Session {
@@ -27,33 +21,23 @@ impl Session {
     /// If there is one that may not be spoken to.
     pub async fn attach(share: &Path) -> Result<Option<Self>, Failed> {
         let connected = control::connect(share).await.map_err(|error| cannot_speak(share, &error))?;
-        Ok(connected.map(|_| Self::Attached { share: share.to_owned() }))
-    }
-
-    /// A peer that lives in this process.
-    pub const fn of(peer: Peer) -> Self {
-        Self::Own(peer)
+        Ok(connected.map(|_| Self { share: share.to_owned() }))
     }
 
     /// Asks for a verb; the last event is `Done` or `Failed`. Dropping the receiver cancels it.
     pub fn run(&self, verb: Verb) -> mpsc::Receiver<Event> {
-        match self {
-            Self::Own(peer) => peer.run(verb),
-            Self::Attached { share } => {
-                let (events, receiver) = mpsc::channel(MAX_EVENTS);
-                let share = share.clone();
-                tokio::spawn(async move {
-                    let failed = tokio::select! {
-                        relayed = relay(&share, &verb, &events) => relayed.err(),
-                        () = events.closed() => None,
-                    };
-                    if let Some(failed) = failed {
-                        crate::download::job::tell(&events, Event::Failed(failed)).await;
-                    }
-                });
-                receiver
+        let (events, receiver) = mpsc::channel(MAX_EVENTS);
+        let share = self.share.clone();
+        tokio::spawn(async move {
+            let failed = tokio::select! {
+                relayed = relay(&share, &verb, &events) => relayed.err(),
+                () = events.closed() => None,
+            };
+            if let Some(failed) = failed {
+                crate::download::job::tell(&events, Event::Failed(failed)).await;
             }
-        }
+        });
+        receiver
     }
 }
 
@@ -66,7 +50,7 @@ async fn relay(share: &Path, verb: &Verb, events: &mpsc::Sender<Event>) -> Resul
     stream.write_all(&line).await.map_err(|error| lost(&error))?;
     let mut lines = BufReader::new(stream).lines();
     while let Some(line) = lines.next_line().await.map_err(|error| lost(&error))? {
-        let event: verb::Event = serde_json::from_str(&line).map_err(|error| lost(&error.into()))?;
+        let event: Event = serde_json::from_str(&line).map_err(|error| lost(&error.into()))?;
         let last = event.is_last();
         if events.send(event).await.is_err() || last {
             return Ok(());

@@ -12,17 +12,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Nothing in these tests takes longer unless it hangs.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A tracker.
-pub struct Tracker {
-    pub url: String,
-    pub http: reqwest::Client,
+pub(crate) struct Tracker {
+    pub(crate) url: String,
+    pub(crate) http: reqwest::Client,
     _ends: DropGuard,
 }
 
 impl Tracker {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
@@ -31,13 +31,13 @@ impl Tracker {
     }
 
     /// What a route answers.
-    pub async fn get(&self, path: &str) -> Option<serde_json::Value> {
+    pub(crate) async fn get(&self, path: &str) -> Option<serde_json::Value> {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.ok()?;
         response.error_for_status().ok()?.json().await.ok()
     }
 
     /// Waits until a content has so many complete owners.
-    pub async fn wait_for_owners(&self, id: ContentId, n: u64) {
+    pub(crate) async fn wait_for_owners(&self, id: ContentId, n: u64) {
         eventually(&format!("{n} owners of {id}"), async || {
             self.get(&format!("/v1/content/{id}")).await.is_some_and(|info| info["n_owners"] == n)
         })
@@ -46,14 +46,14 @@ impl Tracker {
 }
 
 /// A peer with a share folder of its own.
-pub struct Node {
-    pub peer: Peer,
-    pub share: TempDir,
+pub(crate) struct Node {
+    pub(crate) peer: Peer,
+    pub(crate) share: TempDir,
     _ends: DropGuard,
 }
 
 /// Durations that let tests be quick.
-pub fn quick(share: &Path, tracker: &str, name: &str) -> Config {
+pub(crate) fn quick(share: &Path, tracker: &str, name: &str) -> Config {
     Config {
         share: share.to_owned(),
         trackers: vec![tracker.to_owned()],
@@ -71,7 +71,7 @@ pub fn quick(share: &Path, tracker: &str, name: &str) -> Config {
 }
 
 impl Node {
-    pub async fn start(tracker: &Tracker, name: &str, files: &[(&str, &[u8])]) -> Self {
+    pub(crate) async fn start(tracker: &Tracker, name: &str, files: &[(&str, &[u8])]) -> Self {
         let share = tempfile::tempdir().unwrap();
         for (path, data) in files {
             write(share.path(), path, data);
@@ -79,7 +79,7 @@ impl Node {
         Self::start_on(share, |share| quick(share, &tracker.url, name)).await.unwrap()
     }
 
-    pub async fn start_on(share: TempDir, config: impl Fn(&Path) -> Config) -> Result<Self, Failed> {
+    pub(crate) async fn start_on(share: TempDir, config: impl Fn(&Path) -> Config) -> Result<Self, Failed> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = CancellationToken::new();
         let config = config(share.path());
@@ -88,7 +88,7 @@ impl Node {
     }
 
     /// Runs a verb to its end.
-    pub async fn run(&self, verb: Verb) -> (Vec<Event>, Result<(), Failed>) {
+    pub(crate) async fn run(&self, verb: Verb) -> (Vec<Event>, Result<(), Failed>) {
         let mut receiver = self.peer.run(verb);
         let mut events = Vec::new();
         let all = async {
@@ -106,11 +106,16 @@ impl Node {
     }
 
     /// Downloads one name from everybody.
-    pub async fn download(&self, name: &str) -> Result<Finished, Failed> {
+    pub(crate) async fn download(&self, name: &str) -> Result<Finished, Failed> {
         self.download_with(name, From::All, None).await
     }
 
-    pub async fn download_with(&self, name: &str, from: From, output: Option<PathBuf>) -> Result<Finished, Failed> {
+    pub(crate) async fn download_with(
+        &self,
+        name: &str,
+        from: From,
+        output: Option<PathBuf>,
+    ) -> Result<Finished, Failed> {
         let (events, outcome) = self.run(Verb::Download(Download { names: vec![name.into()], from, output })).await;
         outcome?;
         let finished = events.into_iter().find_map(|event| match event {
@@ -120,7 +125,7 @@ impl Node {
         Ok(finished.expect("a download that is done has finished"))
     }
 
-    pub async fn status(&self) -> Status {
+    pub(crate) async fn status(&self) -> Status {
         match self.run(Verb::Status).await {
             (events, Ok(())) => match events.into_iter().next() {
                 Some(Event::Status(status)) => status,
@@ -131,26 +136,26 @@ impl Node {
     }
 
     /// What stands in the share folder under a name.
-    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, path: &str) -> Option<Vec<u8>> {
         std::fs::read(self.share.path().join(path)).ok()
     }
 }
 
-pub fn write(share: &Path, path: &str, data: &[u8]) {
+pub(crate) fn write(share: &Path, path: &str, data: &[u8]) {
     let path = share.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, data).unwrap();
 }
 
 /// Bytes that look like nothing else.
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut data = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut data);
     data
 }
 
 /// Waits for a condition.
-pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
