@@ -17,8 +17,11 @@ base_image_available() {
 }
 
 build() {
-    local target
-    for target in tracker peer; do
+    local target targets=(tracker peer)
+    # The old builder keeps a stage as an image. Named, its compiled dependencies survive the clearing
+    # below, and what it replaces does not.
+    docker buildx version >/dev/null 2>&1 || targets=(build "${targets[@]}")
+    for target in "${targets[@]}"; do
         say "building potluck-$target:$TAG"
         docker build -f "$ROOT/docker/Dockerfile" --target "$target" -t "potluck-$target:$TAG" "$ROOT"
     done
@@ -38,4 +41,4 @@ else
     "$ROOT/docker/pack.sh"
 fi
 # What was replaced has our label and no name any more. Images in use stay.
-((!remove)) || quietly docker image prune --force --filter label=potluck=image
+((!remove)) || quietly docker image prune --force --filter label=potluck

@@ -18,7 +18,7 @@ source "$ROOT/scripts/lib.sh" # again, for the settings above
 # shellcheck source=scripts/containers.sh
 source "$ROOT/scripts/containers.sh"
 
-clean_up_more() { quietly docker rmi -f "potluck-tracker:$TAG" "potluck-peer:$TAG" || true; }
+clean_up_more() { docker rmi -f potluck-{tracker,peer,build}:"$TAG" >/dev/null 2>&1 || true; }
 show_logs() { local c; for c in $(docker ps -aq --filter "name=$PREFIX"); do docker inspect -f '{{.Name}} {{json .State}}' "$c"; docker logs --tail 15 "$c"; done >&2; }
 
 # inside NAME ARGUMENTS…: the program in that container, without a flag.
