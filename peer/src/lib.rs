@@ -1,3 +1,5 @@
 //! potluck's peer.
 
+pub mod command;
+pub mod render;
 pub mod verb;

@@ -1,0 +1,375 @@
+//! What is typed in the shell, as values: text in, [`Command`] or a [`Failed`] with a hint out.
+//!
+//! Words are split as a POSIX shell splits them (single and double quotes, backslash), and that is all: no variables,
+//! no globs (the peer expands those against the tracker's names), no comments, no redirection; `#1.txt` is a name.
+//! One thing is added: outside single quotes `\u{202e}` is that character. Names that cannot be shown as they are, are
+//! shown in this form (`render::escape`), and so what is shown can be typed. A share path never has a backslash of
+//! its own.
+//!
+//! Pure: paths are not resolved here and nothing is looked up.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::verb::{Download, Failed, FailureKind, From, Verb};
+
+/// The verbs of the shell, in the order in which help lists them.
+pub const VERBS: [&str; 9] = ["show", "download", "getip", "peers", "status", "verify", "stop", "help", "exit"];
+/// The flags of `download`.
+pub const DOWNLOAD_FLAGS: [&str; 3] = ["--single", "--from", "-o"];
+/// What people type for our verbs elsewhere.
+const ALIASES: [(&str, &str); 11] = [
+    ("quit", "exit"),
+    ("q", "exit"),
+    ("ls", "show"),
+    ("list", "show"),
+    ("files", "show"),
+    ("get", "download"),
+    ("fetch", "download"),
+    ("who", "peers"),
+    ("ip", "getip"),
+    ("check", "verify"),
+    ("?", "help"),
+];
+/// Words less alike than this are not offered as what was meant.
+const ALIKE: f64 = 0.75;
+
+/// One line of the shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Nothing was typed.
+    Nothing,
+    /// Something for the peer.
+    Verb(Verb),
+    /// Help, about a verb or all.
+    Help(Option<&'static str>),
+    /// Leave the shell.
+    Exit,
+}
+
+/// One word of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// The word without quotes.
+    pub text: String,
+    /// Where it stands in the line, quotes included, in bytes.
+    pub span: Range<usize>,
+    /// Whether any of it was quoted: a quoted `--single` is still a flag, but an empty quoted word is a word.
+    pub open_quote: Option<char>,
+}
+
+/// Splits a line into words. A quote that is not closed runs to the end, and its word says so.
+pub fn split(line: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut word: Option<Word> = None;
+    let mut quote: Option<char> = None;
+    let mut chars = line.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if quote.is_none() && c.is_whitespace() {
+            words.extend(word.take());
+            continue;
+        }
+        let current = word.get_or_insert_with(|| Word { text: String::new(), span: at..at, open_quote: None });
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None | Some('"'), '\\') => match (parse_unicode(&line[at..]), chars.peek().copied()) {
+                (Some((decoded, len)), _) => {
+                    current.text.push(decoded);
+                    while chars.next_if(|(next, _)| *next < at + len).is_some() {}
+                }
+                (None, Some((_, next))) if quote.is_none() || matches!(next, '"' | '\\' | '$' | '`') => {
+                    current.text.push(next);
+                    chars.next();
+                }
+                (None, _) => current.text.push('\\'),
+            },
+            _ => current.text.push(c),
+        }
+        current.span.end = chars.peek().map_or(line.len(), |(next, _)| *next);
+        current.open_quote = quote;
+    }
+    words.extend(word);
+    words
+}
+
+/// `\u{HEX}` at the start of `text`: the character and how many bytes it took.
+fn parse_unicode(text: &str) -> Option<(char, usize)> {
+    let rest = text.strip_prefix("\\u{")?;
+    let (digits, _) = rest.split_once('}')?;
+    let is_hex = (1..=6).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let code = is_hex.then(|| u32::from_str_radix(digits, 16).ok()).flatten()?;
+    Some((char::from_u32(code)?, "\\u{}".len() + digits.len()))
+}
+
+/// The way to type `name` so that it is one word: as it is, or quoted.
+pub fn quote(name: &str) -> String {
+    let shown = crate::render::escape(name);
+    if *shown != *name {
+        // Only outside single quotes is `\u{…}` a character.
+        let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
+        return format!("\"{}\"", crate::render::escape(&quoted));
+    }
+    let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '\'' | '"' | '\\');
+    if !name.is_empty() && name.chars().all(is_plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', r"'\''"))
+}
+
+/// What a line asks for.
+///
+/// # Errors
+/// Of kind [`FailureKind::Usage`], with a hint at what would be right.
+pub fn parse(line: &str) -> Result<Command, Failed> {
+    let words = split(line);
+    if let Some(open) = words.last().and_then(|word| word.open_quote) {
+        return usage(
+            format!("the quote {open} is not closed"),
+            format!("Close it, or type \\{open} for the character."),
+        );
+    }
+    let mut words = words.into_iter().map(|word| word.text);
+    let Some(first) = words.next() else { return Ok(Command::Nothing) };
+    let rest: Vec<String> = words.collect();
+    let verb = match first.as_str() {
+        "show" => Verb::Show { pattern: at_most_one("show", "[PATTERN]", rest)? },
+        "download" => Verb::Download(parse_download(rest)?),
+        "getip" => Verb::Getip { target: at_most_one("getip", "[PEER or NAME]", rest)? },
+        "peers" => no_more("peers", &rest, Verb::Peers)?,
+        "status" => no_more("status", &rest, Verb::Status)?,
+        "verify" => Verb::Verify { pattern: at_most_one("verify", "[PATTERN]", rest)? },
+        "stop" => no_more("stop", &rest, Verb::Stop)?,
+        "exit" | "quit" => return no_more("exit", &rest, Command::Exit),
+        "help" => {
+            let Some(topic) = at_most_one("help", "[VERB]", rest)? else { return Ok(Command::Help(None)) };
+            return match VERBS.iter().find(|verb| **verb == topic || (topic == "quit" && **verb == "exit")) {
+                Some(verb) => Ok(Command::Help(Some(verb))),
+                None => Err(unknown(&topic)),
+            };
+        }
+        other => return Err(unknown(other)),
+    };
+    Ok(Command::Verb(verb))
+}
+
+fn parse_download(words: Vec<String>) -> Result<Download, Failed> {
+    let mut download = Download { names: Vec::new(), from: From::All, output: None };
+    let mut single = false;
+    let mut peer = None;
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let (flag, attached) = match word.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => (flag, Some(value.to_owned())),
+            _ => (word.as_str(), None),
+        };
+        match flag {
+            "--" => download.names.extend(words.by_ref()),
+            "--single" if attached.is_none() => single = true,
+            "--from" => match attached.or_else(|| words.next()) {
+                Some(name) if !name.is_empty() => peer = Some(name),
+                _ => {
+                    return usage("--from needs a peer", "For example: download --from node2 NAME. `peers` lists them.");
+                }
+            },
+            "-o" | "--output" => match attached.or_else(|| words.next()) {
+                Some(path) if !path.is_empty() => download.output = Some(PathBuf::from(path)),
+                _ => return usage("-o needs a path", "For example: download -o /tmp/copy NAME."),
+            },
+            _ if word.starts_with('-') && word != "-" => {
+                let hint = match nearest(flag, DOWNLOAD_FLAGS) {
+                    Some(meant) => format!("Did you mean {meant}? If it is a name: download -- {}", quote(&word)),
+                    None => format!(
+                        "Flags are --single, --from PEER, -o PATH. If it is a name: download -- {}",
+                        quote(&word)
+                    ),
+                };
+                return usage(format!("download has no flag {}", quote(&word)), hint);
+            }
+            _ => download.names.push(word),
+        }
+    }
+    download.from = match (single, peer) {
+        (true, Some(_)) => return usage("--single and --from exclude each other", "--from PEER is one owner already."),
+        (true, None) => From::Single,
+        (false, Some(name)) => From::Peer(name),
+        (false, None) => From::All,
+    };
+    if download.names.is_empty() {
+        return usage("download needs a name", "`show` lists what there is; Tab completes names.");
+    }
+    if download.names.iter().any(String::is_empty) {
+        return usage("a name is empty", "`show` lists what there is.");
+    }
+    Ok(download)
+}
+
+fn at_most_one(verb: &str, takes: &str, mut words: Vec<String>) -> Result<Option<String>, Failed> {
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    match words.len() {
+        0 | 1 => Ok(words.pop()),
+        _ => {
+            let quoted = quote(&words.join(" "));
+            usage(
+                format!("{verb} takes one argument at most: {verb} {takes}"),
+                format!("Quote a name with spaces: {verb} {quoted}"),
+            )
+        }
+    }
+}
+
+fn no_more<T>(verb: &str, words: &[String], value: T) -> Result<T, Failed> {
+    match words {
+        [] => Ok(value),
+        [first, ..] => usage(format!("{verb} takes no argument, not {}", quote(first)), format!("Type just: {verb}")),
+    }
+}
+
+fn unknown(word: &str) -> Failed {
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == word).map(|(_, verb)| *verb);
+    let hint = match alias.or_else(|| nearest(&word.to_lowercase(), VERBS)) {
+        Some(verb) => format!("Did you mean {verb}? `help` lists the verbs."),
+        None => "`help` lists the verbs.".to_owned(),
+    };
+    Failed::new(FailureKind::Usage, format!("there is no verb {}", quote(word)), hint)
+}
+
+fn nearest<const N: usize>(word: &str, among: [&'static str; N]) -> Option<&'static str> {
+    let scored = among.into_iter().map(|known| (strsim::jaro_winkler(word, known), known));
+    scored.filter(|(alike, _)| *alike >= ALIKE).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
+}
+
+fn usage<T>(message: impl Into<String>, hint: impl Into<String>) -> Result<T, Failed> {
+    Err(Failed::new(FailureKind::Usage, message, hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn words() {
+        let check = |line: &str, want: &[&str]| {
+            let words = split(line);
+            assert_eq!(words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(), want, "{line:?}");
+        };
+        check("", &[]);
+        check(" \t ", &[]);
+        check("show", &["show"]);
+        check("  a   b\tc\n", &["a", "b", "c"]);
+        check("'a b' \"c d\" e\\ f", &["a b", "c d", "e f"]);
+        check("a'b'\"c\"d", &["abcd"]);
+        check("'' \"\"", &["", ""]);
+        check(r#""a\"b" 'a\b' "a\b" \'"#, &["a\"b", "a\\b", "a\\b", "'"]);
+        check("#1.txt $HOME *.ogg ~ `id` $(id)", &["#1.txt", "$HOME", "*.ogg", "~", "`id`", "$(id)"]);
+        check(r#"a\u{202e}b "\u{202E}" '\u{202e}'"#, &["a\u{202e}b", "\u{202e}", "\\u{202e}"]);
+        check(r"\u{} \u{110000} \u{xyz} \u{1", &["u{}", "u{110000}", "u{xyz}", "u{1"]);
+        check("日本 é", &["日本", "é"]);
+        check("a\\", &["a\\"]);
+        check("'open ended", &["open ended"]);
+        assert_eq!(split("x 'a b' c").iter().map(|word| word.span.clone()).collect::<Vec<_>>(), [0..1, 2..7, 8..9]);
+        assert_eq!(split("x 'a b").last().unwrap().open_quote, Some('\''));
+        assert_eq!(split("x 'a b'").last().unwrap().open_quote, None);
+    }
+
+    #[test]
+    fn commands() {
+        let check = |line: &str, want: Command| assert_eq!(parse(line), Ok(want), "{line:?}");
+        let show = |pattern: Option<&str>| Command::Verb(Verb::Show { pattern: pattern.map(Into::into) });
+        let download = |names: &[&str], from, output: Option<&str>| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            Command::Verb(Verb::Download(Download { names, from, output: output.map(Into::into) }))
+        };
+        check("", Command::Nothing);
+        check("show", show(None));
+        check("show *.ogg", show(Some("*.ogg")));
+        check("show 'a b'", show(Some("a b")));
+        check("show -- --option", show(Some("--option")));
+        check("download a", download(&["a"], From::All, None));
+        check("download a 'b c' d/", download(&["a", "b c", "d/"], From::All, None));
+        check("download --single a", download(&["a"], From::Single, None));
+        check("download a --from node2", download(&["a"], From::Peer("node2".into()), None));
+        check("download --from=node2 a", download(&["a"], From::Peer("node2".into()), None));
+        check("download a -o /tmp/x", download(&["a"], From::All, Some("/tmp/x")));
+        check("download -- --single -o", download(&["--single", "-o"], From::All, None));
+        check("download a=b", download(&["a=b"], From::All, None));
+        check("getip", Command::Verb(Verb::Getip { target: None }));
+        check("getip node2", Command::Verb(Verb::Getip { target: Some("node2".into()) }));
+        check("peers", Command::Verb(Verb::Peers));
+        check("status", Command::Verb(Verb::Status));
+        check("verify docs/", Command::Verb(Verb::Verify { pattern: Some("docs/".into()) }));
+        check("stop", Command::Verb(Verb::Stop));
+        check("help", Command::Help(None));
+        check("help download", Command::Help(Some("download")));
+        check("help quit", Command::Help(Some("exit")));
+        check("exit", Command::Exit);
+        check("quit", Command::Exit);
+    }
+
+    #[test]
+    fn mistakes() {
+        let mut shown = String::new();
+        for line in [
+            "shwo",
+            "ls",
+            "DOWNLOAD x",
+            "xyzzy",
+            "\u{1b}[2J",
+            "'show",
+            "show a b",
+            "peers now",
+            "download",
+            "download ''",
+            "download --frm node2 a",
+            "download --option",
+            "download --from",
+            "download a -o",
+            "download --single --from b a",
+            "help me",
+            "getip a b",
+        ] {
+            let failed = parse(line).unwrap_err();
+            assert_eq!(failed.kind, FailureKind::Usage);
+            shown += &format!("> {}\n  {}\n  {}\n", line.escape_debug(), failed.message, failed.hint);
+        }
+        insta::assert_snapshot!(shown);
+    }
+
+    #[test]
+    fn quoting() {
+        let check = |name: &str, want: &str| assert_eq!(quote(name), want);
+        check("a.txt", "a.txt");
+        check("a b", "'a b'");
+        check("it's", r"'it'\''s'");
+        check("", "''");
+        check("a\u{202e}b", r#""a\u{202e}b""#);
+        check("--option", "--option");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(line in ".{0,60}") {
+            let _ = parse(&line);
+            for word in split(&line) {
+                prop_assert!(line.get(word.span).is_some());
+            }
+        }
+
+        #[test]
+        fn lines_of_our_own_letters_never_panic(line in "(show|download|help|--from|-o|--|'|\"|\\\\|u\\{|[0-9a-f]|\\}| |=|é){0,12}") {
+            let _ = parse(&line);
+        }
+
+        #[test]
+        fn what_is_quoted_is_one_word(name in "[^\\\\]{0,20}") {
+            let quoted = quote(&name);
+            let words = split(&quoted);
+            prop_assert_eq!(words.len(), 1);
+            prop_assert_eq!(&words[0].text, &name);
+            prop_assert_eq!(words[0].open_quote, None);
+        }
+    }
+}

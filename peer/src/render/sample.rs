@@ -1,0 +1,161 @@
+//! Canned values for the tests of what is shown.
+
+use std::path::PathBuf;
+
+use potluck_common::protocol::{ContentSummary, Owner, PeerInfo, Rates};
+use potluck_common::{ContentId, PeerId};
+
+use crate::verb::*;
+
+pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
+
+pub(crate) fn id(seed: u8) -> ContentId {
+    ContentId::of(&[seed])
+}
+
+fn peer_id(seed: u8) -> PeerId {
+    PeerId::from_bytes([seed; 16])
+}
+
+fn content(seed: u8, len: u64, n_owners: u64, n_partial: u64, held: Held) -> ShownContent {
+    let summary = ContentSummary { content_id: id(seed), len, n_owners, n_partial, since_ms: NOW_MS - 90_000 };
+    ShownContent { summary, held }
+}
+
+pub(crate) fn files() -> Vec<ShownFile> {
+    let file = |path: &str, contents| ShownFile { path: path.parse().unwrap(), contents };
+    vec![
+        file("--option", vec![content(1, 0, 1, 0, Held::None)]),
+        file(
+            "films/a film with quite a long name, in several parts.mkv",
+            vec![content(2, 4 << 30, 3, 1, Held::Partial)],
+        ),
+        file("notes.txt", vec![content(3, 1536, 2, 0, Held::Complete), content(4, 1600, 1, 0, Held::None)]),
+        file("photo\u{202e}gpj.exe", vec![content(5, 43 << 20, 1, 0, Held::None)]),
+        file("音楽/歌.ogg", vec![content(6, 150 << 20, 12, 0, Held::Complete)]),
+    ]
+}
+
+pub(crate) fn peers() -> Vec<PeerInfo> {
+    let peer = |seed: u8, name: &str, address: &str, rates| PeerInfo {
+        peer_id: peer_id(seed),
+        name: name.into(),
+        base_url: String::new(),
+        address: address.into(),
+        port: 7700 + u16::from(seed),
+        since_ms: NOW_MS - u64::from(seed) * 1_000_000,
+        seen_ms: NOW_MS,
+        n_files: u64::from(seed) * 10,
+        n_bytes: u64::from(seed) << 30,
+        rates,
+    };
+    vec![
+        peer(1, "node1", "172.18.0.3", Rates::default()),
+        peer(2, "node2", "fd00::1", Rates { up: 20 << 20, down: 0 }),
+        peer(3, "Ann's\u{9b} laptop", "ann.local", Rates { up: 0, down: 20 << 20 }),
+    ]
+}
+
+pub(crate) fn addresses() -> Vec<Address> {
+    let address = |seed: u8, name: &str, address: &str| Address {
+        name: name.into(),
+        peer_id: peer_id(seed),
+        address: address.into(),
+        port: 7701,
+    };
+    vec![address(1, "node1", "172.18.0.3"), address(2, "node2", "[fd00::1]")]
+}
+
+pub(crate) fn candidates() -> Vec<Candidate> {
+    let owner = |seed: u8, name: &str, complete| Owner {
+        peer_id: peer_id(seed),
+        name: name.into(),
+        base_url: String::new(),
+        complete,
+        n_chunks: 1,
+    };
+    let candidate = |seed: u8, len, owners, age_ms| Candidate {
+        content_id: id(seed),
+        len,
+        owners,
+        age_ms,
+        ask_for: format!("notes.txt@{}", id(seed).short()),
+    };
+    vec![
+        candidate(3, 1536, vec![owner(1, "node1", true), owner(2, "node2", true)], 7_200_000),
+        candidate(4, 1600, vec![owner(3, "node3", true), owner(4, "node4", false)], 40_000),
+    ]
+}
+
+pub(crate) fn transfer(name: &str, seed: u8, len: u64, n_bytes: u64, waiting: Option<&str>) -> Transfer {
+    let waiting = waiting.map(Into::into);
+    let rate = if waiting.is_some() { 0 } else { 20 << 20 };
+    let n_owners = if waiting.is_some() { 0 } else { 3 };
+    Transfer { name: name.into(), content_id: id(seed), len, n_bytes, rate, n_owners, waiting }
+}
+
+pub(crate) fn status() -> Status {
+    Status {
+        peer_id: peer_id(1),
+        name: "node1".into(),
+        base_url: "http://172.18.0.3:7701".into(),
+        share: PathBuf::from("/share"),
+        trackers: vec![
+            TrackerStatus { url: "http://tracker:7700".into(), reachable: true },
+            TrackerStatus { url: "http://other:7700".into(), reachable: false },
+        ],
+        n_files: 12,
+        n_bytes: 3 << 30,
+        n_hashing: 2,
+        n_skipped: 1,
+        rates: Rates { up: 1 << 20, down: 20 << 20 },
+        downloads: vec![
+            transfer("film.mkv", 2, 100 << 20, 45 << 20, None),
+            transfer("disk.img", 7, 4 << 30, 1 << 30, Some("no space")),
+        ],
+        n_uploads: 1,
+    }
+}
+
+pub(crate) fn finished(name: &str, seed: u8, len: u64, elapsed_ms: u64, from: &[(&str, u64)]) -> Finished {
+    let from = from.iter().map(|(name, n_bytes)| Contribution { name: (*name).into(), n_bytes: *n_bytes }).collect();
+    Finished {
+        name: name.into(),
+        content_id: id(seed),
+        len,
+        path: PathBuf::from("/share").join(name),
+        from,
+        elapsed_ms,
+    }
+}
+
+/// A download of three files: one comes from two owners, one is here already, one fails.
+pub(crate) fn download() -> Vec<Event> {
+    vec![
+        Event::Notice { message: "tracker http://other:7700 does not answer".into() },
+        Event::Planned { n_files: 3, n_bytes: 3 << 30 },
+        Event::Progress(transfer("film.mkv", 2, 100 << 20, 45 << 20, None)),
+        Event::Progress(transfer("disk.img", 7, 2 << 30, 1 << 20, Some("no space"))),
+        Event::Finished(finished("notes.txt", 3, 1536, 0, &[])),
+        Event::Finished(finished(
+            "film.mkv",
+            2,
+            100 << 20,
+            4_800,
+            &[("node2", 60 << 20), ("node3\u{1b}[31m", 40 << 20)],
+        )),
+        Event::Unfinished {
+            name: "disk.img".into(),
+            why: Failed::new(
+                FailureKind::NoSpace,
+                "disk.img: no space left in /share",
+                "Make room, then download it again.",
+            ),
+        },
+        Event::Failed(Failed::new(
+            FailureKind::NoSpace,
+            "1 of 3 files could not be fetched",
+            "Make room, then download again.",
+        )),
+    ]
+}
