@@ -54,7 +54,7 @@ pub struct Word {
     pub text: String,
     /// Where it stands in the line, quotes included, in bytes.
     pub span: Range<usize>,
-    /// Whether any of it was quoted: a quoted `--single` is still a flag, but an empty quoted word is a word.
+    /// The quote that is still open at the end of the line.
     pub open_quote: Option<char>,
 }
 
@@ -169,7 +169,10 @@ fn parse_download(words: Vec<String>) -> Result<Download, Failed> {
             "--from" => match attached.or_else(|| words.next()) {
                 Some(name) if !name.is_empty() => peer = Some(name),
                 _ => {
-                    return usage("--from needs a peer", "For example: download --from node2 NAME. `peers` lists them.");
+                    return usage(
+                        "--from needs a peer",
+                        "For example: download --from node2 NAME. `peers` lists them.",
+                    );
                 }
             },
             "-o" | "--output" => match attached.or_else(|| words.next()) {

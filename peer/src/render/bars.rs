@@ -17,7 +17,7 @@ pub const MOST_BARS: usize = 8;
 /// A terminal that does not tell its width.
 const USUAL_WIDTH: u16 = 80;
 /// What the numbers beside a bar take.
-const NUMBERS_WIDTH: u16 = 50;
+const NUMBERS_WIDTH: u16 = 52;
 
 /// The bars of one download.
 pub struct Bars {
@@ -62,8 +62,8 @@ impl Bars {
             let here = tally.bytes_here();
             all.set_length(tally.n_bytes);
             all.set_position(here);
-            all.set_prefix(fit(&format!("{} of {} files", tally.n_over, tally.n_files), self.name_width()));
-            let left = time_left(tally.n_bytes.saturating_sub(here), tally.rate()).unwrap_or_default();
+            all.set_prefix(fit(&format!("{}/{} files", tally.n_over, tally.n_files), self.name_width()));
+            let left = eta(tally.n_bytes.saturating_sub(here), tally.rate());
             let percent = percent(here, tally.n_bytes);
             all.set_message(self.columns(percent, tally.n_bytes, &rate(tally.rate()), "", &left));
         }
@@ -76,14 +76,12 @@ impl Bars {
 
     /// Takes all bars away.
     pub fn clear(&mut self) {
-        for (_, bar) in self.files.drain() {
-            bar.finish_and_clear();
-        }
-        if let Some(all) = self.all.take() {
-            all.finish_and_clear();
-        }
         // A terminal that is gone needs no clearing.
         let _ = self.multi.clear();
+        // Bars that are dropped one by one draw those that are left once more; not any more.
+        self.multi.set_draw_target(ProgressDrawTarget::hidden());
+        self.files.clear();
+        self.all = None;
     }
 
     fn bar_of(&mut self, transfer: &Transfer) -> Option<ProgressBar> {
@@ -111,7 +109,7 @@ impl Bars {
         match &transfer.waiting {
             Some(why) => format!("{:>3}% waiting: {}", percent(transfer.n_bytes, transfer.len), escape(why)),
             None => {
-                let left = time_left(transfer.len.saturating_sub(transfer.n_bytes), transfer.rate).unwrap_or_default();
+                let left = eta(transfer.len.saturating_sub(transfer.n_bytes), transfer.rate);
                 let owners = count(transfer.n_owners.into(), "owner", "owners");
                 let percent = percent(transfer.n_bytes, transfer.len);
                 self.columns(percent, transfer.len, &rate(transfer.rate), &owners, &left)
@@ -124,14 +122,18 @@ impl Bars {
         if self.width < NUMBERS_WIDTH + 20 {
             return format!("{percent:>3}% {rate:>10}");
         }
-        format!("{percent:>3}% {:>8} {rate:>10} {owners:>9} {left:>12}", size(len))
+        format!("{percent:>3}% {:>8} {rate:>10} {owners:>9} {left:>14}", size(len))
     }
+}
+
+fn eta(n_bytes: u64, rate: u64) -> String {
+    time_left(n_bytes, rate).map(|left| format!("ETA {left}")).unwrap_or_default()
 }
 
 fn bar(len: u64) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{prefix} {wide_bar:.green/dim} {msg}").expect("the template is a constant");
-    ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::hidden()).with_style(style.progress_chars("━━─"))
+    ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::hidden()).with_style(style.progress_chars("━╸─"))
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 //! A failure is always a last line `{"event":"failed",…}`. What cannot be shown on a terminal is written `\uXXXX`, which
 //! is the same JSON.
 
+use std::collections::HashMap;
 use std::io;
 
 use serde::Serialize;
-use serde_json::json;
 
 use super::escape::is_shown_as_itself;
 use super::out::Out;
@@ -38,9 +38,9 @@ impl Json {
                 gathered.extend_from_slice(files);
                 Ok(())
             }
-            (Event::Done, Some(gathered)) => out.result(&line(&json!({ "files": gathered, "next": null }))),
-            (Event::Peers { peers }, _) => out.result(&line(&json!({ "peers": peers }))),
-            (Event::Addresses { addresses }, _) => out.result(&line(&json!({ "addresses": addresses }))),
+            (Event::Done, Some(gathered)) => out.result(&line(&Shown { files: gathered, next: None })),
+            (Event::Peers { peers }, _) => out.result(&line(&HashMap::from([("peers", peers)]))),
+            (Event::Addresses { addresses }, _) => out.result(&line(&HashMap::from([("addresses", addresses)]))),
             (Event::Status(status), _) => out.result(&line(status)),
             (Event::Done, _) if self.is_object => Ok(()),
             // An answer of one object has no room for it.
@@ -51,6 +51,13 @@ impl Json {
             (event, _) => out.result(&line(event)),
         }
     }
+}
+
+/// The answer to `show`, in the shape of the tracker's `/v1/files`.
+#[derive(Serialize)]
+struct Shown<'a> {
+    files: &'a [ShownFile],
+    next: Option<String>,
 }
 
 fn line(value: &impl Serialize) -> String {

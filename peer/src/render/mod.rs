@@ -9,7 +9,7 @@ pub mod json;
 pub mod look;
 pub mod out;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod table;
 pub mod tally;
 pub mod text;

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!((tally.bytes_here(), tally.rate(), tally.n_over), (46 << 20, 20 << 20, 0));
         assert_eq!(tally.summary(Duration::from_secs(5)), None);
         events[4..].iter().for_each(|event| tally.on_event(event));
-        insta::assert_snapshot!(tally.summary(Duration::from_secs(5)).unwrap(), @"");
+        insta::assert_snapshot!("summary", tally.summary(Duration::from_secs(5)).unwrap());
     }
 
     #[test]

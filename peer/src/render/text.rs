@@ -23,6 +23,7 @@ pub struct Text {
     bars: Option<Bars>,
     tally: Tally,
     files: Vec<ShownFile>,
+    is_show: bool,
     n_intact: u64,
     n_damaged: u64,
     /// When a running file last said how it stands, and what it waited for.
@@ -38,6 +39,7 @@ impl Text {
             bars: None,
             tally: Tally::default(),
             files: Vec::new(),
+            is_show: false,
             n_intact: 0,
             n_damaged: 0,
             said: HashMap::new(),
@@ -63,11 +65,13 @@ impl Text {
             self.clear();
         }
         let (result, remark) = self.words(event, elapsed);
+        // At the end what failed comes after what came of it.
         let print = || {
+            let written = result.map_or(Ok(()), |result| out.result(&result));
             if let Some(remark) = remark {
                 out.remark(&remark);
             }
-            result.map_or(Ok(()), |result| out.result(&result))
+            written
         };
         match &self.bars {
             Some(bars) => bars.aside(print),
@@ -87,6 +91,7 @@ impl Text {
         match event {
             Event::Files { files } => {
                 self.files.extend_from_slice(files);
+                self.is_show = true;
                 (None, None)
             }
             Event::Peers { peers } if peers.is_empty() => (None, Some("no peers".into())),
@@ -130,6 +135,9 @@ impl Text {
         let shown = (!self.files.is_empty()).then(|| table::files(&self.files, &self.look));
         if shown.is_some() && self.look.terminal {
             remarks.push(self.look.paint(FAINT, &table::files_in_all(&self.files)));
+        }
+        if self.is_show && shown.is_none() {
+            remarks.push("no files".to_owned());
         }
         if self.n_intact + self.n_damaged > 0 {
             let files = count(self.n_intact + self.n_damaged, "file", "files");
