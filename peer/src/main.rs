@@ -119,9 +119,7 @@ async fn one_verb(global: &Global, verb: Verb, format: Format, out: &mut Out) ->
             None => {
                 let started = Reached::start(global, Lifetime::Command).await?;
                 if io::stderr().is_terminal() && format == Format::Text {
-                    out.remark(
-                        "note: no peer is running here; one was started for this command (`potluck up` keeps one)",
-                    );
+                    out.remark("note: no peer runs on this folder, so one was started for this command");
                 }
                 started
             }

@@ -5,44 +5,51 @@
 
 use std::collections::HashMap;
 
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::escape;
 use super::tally::Tally;
 use super::units::{count, fit, percent, rate, size, time_left};
-use super::{escape, look};
 use crate::verb::{Event, Transfer};
 
 /// More files than this are only counted in the line for all.
 pub const MOST_BARS: usize = 8;
 /// A terminal that does not tell its width.
 const USUAL_WIDTH: u16 = 80;
-/// What the numbers beside a bar take.
-const NUMBERS_WIDTH: u16 = 52;
+/// What the numbers beside a bar take: see [`Bars::columns`].
+const NUMBERS_WIDTH: usize = 49;
+/// The same where there is little room.
+const FEW_NUMBERS_WIDTH: usize = 15;
+/// Below this there is little room.
+const NARROW: usize = NUMBERS_WIDTH + 21;
 
 /// The bars of one download.
 pub struct Bars {
     multi: MultiProgress,
     files: HashMap<String, ProgressBar>,
     all: Option<ProgressBar>,
-    width: u16,
+    width: usize,
 }
 
 impl Bars {
-    /// On standard error, for a terminal that looks like this.
-    pub fn new(look: &look::Look) -> Self {
-        Self::on(ProgressDrawTarget::stderr(), look.width.unwrap_or(USUAL_WIDTH))
+    /// On standard error, which is a terminal.
+    pub fn on_stderr() -> Self {
+        let width = Term::stderr().size_checked().map(|(_, columns)| columns).filter(|columns| *columns > 0);
+        Self::on(ProgressDrawTarget::stderr(), width.unwrap_or(USUAL_WIDTH))
     }
 
     /// On any terminal.
     pub fn on(target: ProgressDrawTarget, width: u16) -> Self {
-        Self { multi: MultiProgress::with_draw_target(target), files: HashMap::new(), all: None, width }
+        let multi = MultiProgress::with_draw_target(target);
+        Self { multi, files: HashMap::new(), all: None, width: width.into() }
     }
 
     /// Takes in one event, which `tally` has taken in before.
     pub fn on_event(&mut self, event: &Event, tally: &Tally) {
         match event {
             Event::Planned { .. } if tally.n_files > 1 && self.all.is_none() => {
-                self.all = Some(self.multi.add(bar(tally.n_bytes)));
+                self.all = Some(self.multi.add(self.bar(tally.n_bytes)));
             }
             Event::Progress(transfer) => {
                 if let Some(bar) = self.bar_of(transfer) {
@@ -91,7 +98,7 @@ impl Bars {
         if self.files.len() >= MOST_BARS {
             return None;
         }
-        let new = bar(transfer.len);
+        let new = self.bar(transfer.len);
         new.set_prefix(fit(&escape(&transfer.name), self.name_width()));
         let new = match &self.all {
             Some(all) => self.multi.insert_before(all, new),
@@ -101,13 +108,30 @@ impl Bars {
         Some(new)
     }
 
+    fn numbers_width(&self) -> usize {
+        if self.width < NARROW { FEW_NUMBERS_WIDTH } else { NUMBERS_WIDTH }
+    }
+
     fn name_width(&self) -> usize {
-        usize::from(self.width.saturating_sub(NUMBERS_WIDTH + 10).clamp(10, 40))
+        let room = self.width.saturating_sub(self.numbers_width() + 2);
+        (room * 3 / 5).clamp(10, 40)
+    }
+
+    fn bar(&self, len: u64) -> ProgressBar {
+        let taken = self.name_width() + self.numbers_width() + 2;
+        let bar_width = self.width.saturating_sub(taken).max(1);
+        let template = format!("{{prefix}} {{bar:{bar_width}.green/dim}} {{msg}}");
+        let style = ProgressStyle::with_template(&template).expect("the template is a constant but for a number");
+        let hidden = ProgressDrawTarget::hidden();
+        ProgressBar::with_draw_target(Some(len), hidden).with_style(style.progress_chars("━╸─"))
     }
 
     fn numbers(&self, transfer: &Transfer) -> String {
         match &transfer.waiting {
-            Some(why) => format!("{:>3}% waiting: {}", percent(transfer.n_bytes, transfer.len), escape(why)),
+            Some(why) => {
+                let text = format!("{:>3}% {}", percent(transfer.n_bytes, transfer.len), escape(why));
+                fit(&text, self.numbers_width())
+            }
             None => {
                 let left = eta(transfer.len.saturating_sub(transfer.n_bytes), transfer.rate);
                 let owners = count(transfer.n_owners.into(), "owner", "owners");
@@ -119,7 +143,7 @@ impl Bars {
 
     /// Numbers in columns of their own, so that bars do not change their length as digits come and go.
     fn columns(&self, percent: u64, len: u64, rate: &str, owners: &str, left: &str) -> String {
-        if self.width < NUMBERS_WIDTH + 20 {
+        if self.width < NARROW {
             return format!("{percent:>3}% {rate:>10}");
         }
         format!("{percent:>3}% {:>8} {rate:>10} {owners:>9} {left:>14}", size(len))
@@ -128,12 +152,6 @@ impl Bars {
 
 fn eta(n_bytes: u64, rate: u64) -> String {
     time_left(n_bytes, rate).map(|left| format!("ETA {left}")).unwrap_or_default()
-}
-
-fn bar(len: u64) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{prefix} {wide_bar:.green/dim} {msg}").expect("the template is a constant");
-    ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::hidden()).with_style(style.progress_chars("━╸─"))
 }
 
 #[cfg(test)]

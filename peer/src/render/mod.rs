@@ -4,6 +4,7 @@
 //! come from; nothing here asks the peer anything.
 
 pub mod bars;
+pub mod echo;
 pub mod escape;
 pub mod json;
 pub mod look;

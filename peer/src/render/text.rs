@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use super::bars::{Bars, MOST_BARS};
+use super::echo::NoControlEcho;
 use super::look::{BAD, FAINT, GOOD, Look, ODD};
 use super::out::Out;
 use super::tally::{Tally, contributions};
@@ -21,6 +22,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Text {
     look: Look,
     bars: Option<Bars>,
+    quiet: Option<NoControlEcho>,
     tally: Tally,
     files: Vec<ShownFile>,
     is_show: bool,
@@ -37,6 +39,7 @@ impl Text {
         Self {
             look,
             bars: None,
+            quiet: None,
             tally: Tally::default(),
             files: Vec::new(),
             is_show: false,
@@ -55,7 +58,8 @@ impl Text {
         self.tally.on_event(event);
         if self.look.bars {
             if self.bars.is_none() && matches!(event, Event::Planned { .. }) {
-                self.bars = Some(Bars::new(&self.look));
+                self.quiet = NoControlEcho::begin();
+                self.bars = Some(Bars::on_stderr());
             }
             if let Some(bars) = &mut self.bars {
                 bars.on_event(event, &self.tally);
@@ -84,6 +88,7 @@ impl Text {
         if let Some(mut bars) = self.bars.take() {
             bars.clear();
         }
+        self.quiet = None;
     }
 
     /// What an event prints: as a result, and as a remark.

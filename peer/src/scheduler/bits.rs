@@ -41,10 +41,6 @@ impl Bits {
         bits
     }
 
-    pub(super) fn n_set(&self) -> u32 {
-        self.n_set
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.n_set == 0
     }
@@ -81,25 +77,24 @@ impl Bits {
         self.words.iter().zip(0u32..).flat_map(|(&word, number)| ones(word).map(move |bit| number * 64 + bit))
     }
 
-    /// The first chunk at or after `from` that is in both sets, going round at the end. No `other`
-    /// stands for the set of all chunks.
-    pub(super) fn first_in_both(&self, other: Option<&Self>, from: u32) -> Option<u32> {
+    /// One of the chunks that are in both sets, chosen by `lot`, which is given their number and answers
+    /// with a smaller one. No `other` stands for the set of all chunks.
+    pub(super) fn one_of_both(&self, other: Option<&Self>, lot: impl FnOnce(u32) -> u32) -> Option<u32> {
         if self.is_empty() {
             return None;
         }
-        let n_words = self.words.len();
-        let start = (from % self.n_chunks) as usize / 64;
         let word_at = |index: usize| self.words[index] & other.map_or(u64::MAX, |other| other.words[index]);
-        let from_on = u64::MAX << (from % self.n_chunks % 64);
-        for step in 0..=n_words {
-            let index = (start + step) % n_words;
-            let word = match step {
-                0 => word_at(index) & from_on,
-                _ => word_at(index),
-            };
-            if word != 0 {
-                return u32::try_from(index).ok().map(|index| index * 64 + word.trailing_zeros());
+        let n_both: u32 = (0..self.words.len()).map(|index| word_at(index).count_ones()).sum();
+        if n_both == 0 {
+            return None;
+        }
+        let mut n_before = lot(n_both);
+        for (index, number) in (0..self.words.len()).zip(0u32..) {
+            let word = word_at(index);
+            if let Some(bit) = ones(word).nth(n_before as usize) {
+                return Some(number * 64 + bit);
             }
+            n_before -= word.count_ones();
         }
         None
     }
@@ -164,11 +159,12 @@ mod tests {
                     other.remove(chunk);
                 }
             }
-            let both = |chunk: &u32| bits.contains(*chunk) && other.contains(*chunk);
-            let from = rng.u32(..n_chunks);
-            let want = (from..n_chunks).chain(0..from).find(both);
-            assert_eq!(bits.first_in_both(Some(&other), from), want, "seed {seed}");
-            assert_eq!(bits.iter().count() as u32, bits.n_set());
+            let both: Vec<u32> = bits.iter().filter(|chunk| other.contains(*chunk)).collect();
+            for (number, chunk) in both.iter().enumerate() {
+                assert_eq!(bits.one_of_both(Some(&other), |_| number as u32), Some(*chunk), "seed {seed}");
+            }
+            assert_eq!(bits.one_of_both(Some(&other), |n| n - 1), both.last().copied(), "seed {seed}");
+            assert_eq!(bits.iter().count(), (0..n_chunks).filter(|chunk| bits.contains(*chunk)).count());
             let mut best = (0, 0);
             for first in 0..n_chunks {
                 let len = (first..n_chunks).take_while(|chunk| bits.contains(*chunk)).count() as u32;

@@ -199,10 +199,15 @@ impl Chunks {
         self.by_rank.iter().filter(|bits| !bits.is_empty()).count() <= 1
     }
 
-    /// The rank of the rarest Missing chunk among `holds` (`None`: all), and the first such chunk from `from` on.
-    pub(super) fn rarest(&self, holds: Option<&Bits>, from: u32) -> Option<(usize, u32)> {
-        let in_rank = |(rank, bits): (usize, &Bits)| Some((rank, bits.first_in_both(holds, from)?));
-        self.by_rank.iter().enumerate().find_map(in_rank)
+    /// A rarest Missing chunk among `holds` (`None`: all) and its rank; of equals one by lot.
+    ///
+    /// By lot, and not the next one from some place on: then all leechers that see the same gap would
+    /// ask a lone seeder for the same chunk at its start, and go on side by side.
+    pub(super) fn rarest(&self, holds: Option<&Bits>, rng: &mut fastrand::Rng) -> Option<(usize, u32)> {
+        self.by_rank
+            .iter()
+            .enumerate()
+            .find_map(|(rank, bits)| Some((rank, bits.one_of_both(holds, |n| rng.u32(..n))?)))
     }
 
     /// Whether a chunk is Missing with that rank or a lower one.
@@ -212,9 +217,9 @@ impl Chunks {
 
     /// A Missing chunk that no usable partial owner holds.
     pub(super) fn first_without_copy(&self) -> Option<u32> {
-        let rank_0 = self.by_rank.first().and_then(|bits| bits.first_in_both(None, 0));
+        let rank_0 = self.by_rank.first().and_then(|bits| bits.one_of_both(None, |_| 0));
         // A chunk of rank 1 that is coming to somebody has no copy that we could ask for yet.
-        rank_0.or_else(|| self.by_rank.get(1)?.first_in_both(Some(&self.coming), 0))
+        rank_0.or_else(|| self.by_rank.get(1)?.one_of_both(Some(&self.coming), |_| 0))
     }
 
     fn rank(&self, chunk: u32) -> usize {

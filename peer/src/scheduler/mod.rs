@@ -4,14 +4,14 @@
 //! facts are arguments, so the same facts give the same decisions. It opens no connection, verifies no
 //! byte and writes none: the download driver does, and tells it.
 //!
-//! Invariant: a chunk is Missing, InFlight or Held, in exactly one of them ([`chunks`]). InFlight means
+//! Invariant: a chunk is Missing, InFlight or Held, in exactly one of them (`chunks`). InFlight means
 //! that one running request owes it, or two in the endgame, when nothing is Missing any more. Remote
 //! timing cannot break this: facts about requests that were cancelled or never existed change nothing,
 //! except that a verified chunk is Held whoever brought it.
 //!
-//! Policy, in reading order: [`chunks`] (state and rarity of chunks), [`owners`] (rate, back-off and
-//! trust of an owner), [`picker`] (whom to ask for which run), [`steal`] (the end of a download),
-//! [`deadlines`] (what happens when nothing happens).
+//! Policy, in reading order: `chunks` (state and rarity of chunks), `owners` (rate, back-off and
+//! trust of an owner), `picker` (whom to ask for which run), `steal` (the end of a download),
+//! `deadlines` (what happens when nothing happens).
 
 mod bits;
 mod chunks;
@@ -132,6 +132,8 @@ pub struct Scheduler {
     requests: BTreeMap<RequestId, Running>,
     cancels: VecDeque<RequestId>,
     n_minted: u64,
+    /// How often the last chunk was left to somebody else.
+    n_put_off: u32,
     /// The latest instant it was told.
     latest: Option<Instant>,
 }
@@ -149,6 +151,7 @@ impl Scheduler {
             requests: BTreeMap::new(),
             cancels: VecDeque::new(),
             n_minted: 0,
+            n_put_off: 0,
             latest: None,
         }
     }
@@ -182,7 +185,7 @@ impl Scheduler {
         }
     }
 
-    /// A partial owner gained a chunk.
+    /// A partial owner gained a chunk. Gains of an owner that was never named are ignored.
     pub fn on_have(&mut self, owner: PeerId, chunk: ChunkIndex) {
         let (Some(chunk), Some(known)) = (self.chunks.known(chunk), self.owners.get_mut(&owner)) else { return };
         if known.standing == Standing::Dropped || !known.believes_gain(chunk.get(), &self.config) {

@@ -26,7 +26,7 @@ pub enum Standing {
     Dropped,
 }
 
-/// Why an owner is not asked before `Owner::retry_at`.
+/// Why an owner is not asked for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
     Choked,

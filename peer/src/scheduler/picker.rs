@@ -49,11 +49,8 @@ impl Scheduler {
             return None;
         }
         if !self.chunks.missing().is_empty() {
-            let last = self.geometry.last();
-            if self.chunks.missing().contains(last.get())
-                && let Some(first) = ready.iter().find(|ready| self.owners[&ready.owner].has(last.get()))
-            {
-                return Some(self.issue(first.owner, self.geometry.run(last, 1), now));
+            if let Some(owner) = self.who_brings_the_last(&ready, &survey) {
+                return Some(self.issue(owner, self.geometry.run(self.geometry.last(), 1), now));
             }
             for one in &ready {
                 if let Some(run) = self.pick(one, &survey, now) {
@@ -62,6 +59,28 @@ impl Scheduler {
             }
         }
         self.steal(&ready, now)
+    }
+
+    /// The last chunk proves the length, so it is asked of the first owner that holds it. In a swarm that
+    /// starts all at once this would take one copy for each leecher from a lone seeder: there, a complete
+    /// owner is asked by lot, so that about one of the leechers begins and the others get it from that one.
+    /// It is put off only a few times.
+    fn who_brings_the_last(&mut self, ready: &[Ready], survey: &Survey) -> Option<PeerId> {
+        const MAX_PUT_OFF: u32 = 3;
+        let last = self.geometry.last().get();
+        if !self.chunks.missing().contains(last) {
+            return None;
+        }
+        let mut holders = ready.iter().map(|one| one.owner).filter(|owner| self.owners[owner].has(last));
+        let first = holders.clone().next()?;
+        if let Some(owner) = holders.find(|owner| self.owners[owner].is_partial()) {
+            return Some(owner);
+        }
+        if survey.n_partial > 0 && self.n_put_off < MAX_PUT_OFF && self.rng.u32(..=survey.n_partial) > 0 {
+            self.n_put_off += 1;
+            return None;
+        }
+        Some(first)
     }
 
     fn survey(&mut self, now: Instant) -> Survey {
@@ -108,7 +127,11 @@ impl Scheduler {
             return None;
         }
         let in_swarm = survey.n_partial > 0 || !self.chunks.all_alike();
-        let picked = if in_swarm { self.rarest(one.owner) } else { self.in_own_region(one.owner) };
+        let picked = if in_swarm {
+            self.chunks.rarest(owner.holds.as_ref(), &mut self.rng)
+        } else {
+            self.in_own_region(one.owner)
+        };
         let Some((rank, first)) = picked else {
             let epoch = self.chunks.epoch;
             self.owners.get_mut(&one.owner)?.barren_in = Some(epoch);
@@ -122,15 +145,6 @@ impl Scheduler {
         let is_next = |chunk: &u32| self.chunks.missing_with_rank(*chunk, rank) && owner.has(*chunk);
         let n = (first..self.geometry.n_chunks()).take(n_wanted.max(1) as usize).take_while(is_next).count();
         Some(self.geometry.run(self.geometry.index(first)?, n as u32))
-    }
-
-    /// In a swarm: the rarest chunk it holds; of equals the one after its last run, else one by lot.
-    fn rarest(&mut self, id: PeerId) -> Option<(usize, u32)> {
-        let owner = &self.owners[&id];
-        let from = self.rng.u32(..self.geometry.n_chunks());
-        let (rank, first) = self.chunks.rarest(owner.holds.as_ref(), from)?;
-        let at_cursor = owner.cursor.filter(|at| self.chunks.missing_with_rank(*at, rank) && owner.has(*at));
-        Some((rank, at_cursor.unwrap_or(first)))
     }
 
     /// Among complete owners: the chunk after its last run, else a place in the largest gap.
@@ -193,8 +207,9 @@ impl Scheduler {
         };
         len = len.min((n_missing * share / 2.0) as u64);
         if survey.n_partial > 0 {
-            // Short runs keep what the leechers hold different.
-            len = len.min((n_missing / f64::from(8 * survey.n_usable)) as u64);
+            // Short runs keep what the leechers hold different: leechers times runs must stay far below the
+            // number of chunks, or they meet on the same ones.
+            len = len.min((n_missing / f64::from(32 * survey.n_usable)) as u64);
         }
         len
     }

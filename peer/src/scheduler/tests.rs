@@ -469,7 +469,7 @@ fn endgame_asks_the_last_chunk_twice_and_cancels_the_loser() {
 fn partial_owners_rarest_first_counting_copies_on_their_way() {
     let mut table = Table::new(20);
     let now = table.now;
-    let (most, few) = (table.some(0..20), table.some((0..20).filter(|chunk| *chunk != 5 && *chunk != 6)));
+    let (most, few) = (table.some(1..20), table.some((1..20).filter(|chunk| *chunk != 5 && *chunk != 6)));
     table.scheduler.on_owner(peer(1), most, now);
     table.scheduler.on_owner(peer(2), few, now);
     table.scheduler.on_coming(table.chunk(5));
@@ -545,4 +545,23 @@ fn more_requests_side_by_side_on_a_long_round_trip() {
         }
     }
     assert!(most >= 12, "{most} side by side");
+}
+
+/// As many chunks as most contents have, from many owners, complete and partial: no step may scan them one by one.
+#[test]
+fn many_chunks_from_many_owners() {
+    let mut table = Table::new(16_384);
+    for number in 1..=50 {
+        let holds =
+            if number <= 20 { Holds::All } else { table.some((0..16_384).filter(|n| n % 50 != u32::from(number))) };
+        table.scheduler.on_owner(peer(number), holds, table.now);
+    }
+    let mut n_requests = 0;
+    while !table.scheduler.is_complete() {
+        let requests = table.requests();
+        assert!(!requests.is_empty());
+        n_requests += requests.len();
+        requests.into_iter().for_each(|request| table.bring_all(request, ms(2)));
+    }
+    assert!(n_requests <= 16_384);
 }
