@@ -4,6 +4,7 @@
 //! [`registry`], [`lookup`] (the state machine), [`store`], [`swarm`] (both behind one handle), [`http`], and [`run`] here.
 
 mod catalogue;
+pub mod console;
 pub mod endpoint;
 pub mod events;
 pub mod handout;

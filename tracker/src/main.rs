@@ -1,8 +1,12 @@
 //! The tracker's program: arguments, logging, bind, and one call.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,7 +15,7 @@ use potluck_common::address::Reach;
 use potluck_common::net::client::{ClientConfig, client};
 use potluck_common::net::server::raise_descriptor_limit;
 use potluck_common::net::{log, shutdown};
-use potluck_tracker::{CancellationToken, Config, Limits, Tracker};
+use potluck_tracker::{CancellationToken, Config, Limits, Swarm, Tracker, console};
 use tokio::net::TcpListener;
 
 /// potluck's tracker: knows who is there and who holds what.
@@ -68,7 +72,9 @@ async fn start(args: Args) -> anyhow::Result<()> {
     if args.health {
         return health(args.listen).await;
     }
-    let _log = log::init("tracker", args.log_dir.as_deref(), log::Stderr::Lines)
+    let on_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let to_stderr = if on_terminal { log::Stderr::Warnings } else { log::Stderr::Lines };
+    let _log = log::init("tracker", args.log_dir.as_deref(), to_stderr)
         .context("cannot write the log folder; make it writable or name another with --log-dir")?;
     let limits = Limits::default().within_descriptors(raise_descriptor_limit());
     let config = Config {
@@ -90,9 +96,26 @@ async fn start(args: Args) -> anyhow::Result<()> {
         tracing::warn!(%address, "the swarm is open: whoever reaches this address can join it and see what is shared");
     }
     say(&format!("tracker ready on http://{address}"));
+    let console = on_terminal.then(|| open_console(tracker.swarm().clone(), stop.clone())).transpose()?;
     let served = tracker.serve(listener, stop).await;
     signals.abort();
+    // It puts the terminal back as it was.
+    if let Some(console) = console {
+        let _ = console.join();
+    }
     Ok(served?)
+}
+
+/// A thread of its own: reading a terminal blocks. It ends with `stop`, and `stop` with it.
+fn open_console(swarm: Swarm, stop: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let (token, flag) = (stop.clone(), stopped.clone());
+    tokio::spawn(async move {
+        token.cancelled().await;
+        flag.store(true, Ordering::Relaxed);
+    });
+    let console = std::thread::Builder::new().name("console".into());
+    console.spawn(move || console::run(&swarm, &stop, stopped)).context("cannot start the console")
 }
 
 /// The one line that scripts wait for.

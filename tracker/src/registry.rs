@@ -566,3 +566,7 @@ fn accepted(peer: &Peer, resync: bool) -> Accepted {
         forgotten: Vec::new(),
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

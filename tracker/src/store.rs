@@ -34,8 +34,11 @@ const CACHE_LEN: usize = 64 << 20;
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Peer id → [`PeerRecord`] as JSON.
 const PEERS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("peers");
-/// Peer id, path → content id, length, first seen.
-const ENTRIES: TableDefinition<(&[u8; 16], &str), (&[u8; 32], u64, u64)> = TableDefinition::new("entries");
+/// Peer id and path.
+type EntryKey = (&'static [u8; 16], &'static str);
+/// Content id, length, first seen.
+type EntryValue = (&'static [u8; 32], u64, u64);
+const ENTRIES: TableDefinition<EntryKey, EntryValue> = TableDefinition::new("entries");
 /// Peer id, content id, length → chunks held.
 const PARTIAL: TableDefinition<(&[u8; 16], &[u8; 32], u64), u32> = TableDefinition::new("partial");
 
@@ -409,3 +412,7 @@ fn clear(transaction: &WriteTransaction, peer_id: &PeerId) -> Result<(), WriteEr
     parts.retain_in((id, &[0; 32], 0)..=(id, &[0xff; 32], u64::MAX), |_, _| false)?;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
