@@ -561,3 +561,41 @@ fn crafted_names_cost_no_more() {
 fn blake3_like(n: usize) -> ContentId {
     ContentId::of(&n.to_le_bytes())
 }
+
+/// 100,000 files with 20 owners each: names and contents are kept once, an owner costs a few bytes.
+#[test]
+#[ignore = "a measurement: run it with --release --ignored --nocapture"]
+fn memory_of_a_large_swarm() {
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let (mut registry, now) = (registry(Quotas::default()), Instant::now());
+    let mut after_first = 0;
+    for n in 0..20 {
+        for page in 0..10u64 {
+            let at = (page as usize) * 10_000;
+            let name = |k: usize| format!("datasets/imagenet/train/n{:08}/picture-{k:08}.jpeg", k / 100);
+            let added = (at..at + 10_000).map(|k| entry(&name(k), &k.to_string())).collect();
+            let message = Announce { base: page, revision: page + 1, seq: page, added, ..hello(n) };
+            send(&mut registry, message, now).unwrap();
+        }
+        if n == 0 {
+            after_first = resident();
+        }
+    }
+    let all = resident();
+    let per_owner = (all - after_first) / 1_900_000;
+    println!("{} MiB in all, {per_owner} bytes for one more owner; {:?}", all >> 20, now.elapsed());
+    let listed = Instant::now();
+    assert_eq!(paths(&registry).len(), 100_000);
+    println!("listing all: {:?}", listed.elapsed());
+    let searched = Instant::now();
+    let query = FilesQuery { contains: "nothing like it".into(), ..FilesQuery::default() };
+    assert!(registry.files(&query, None, 1_000, usize::MAX).files.is_empty());
+    println!("searching all: {:?}", searched.elapsed());
+    let left = Instant::now();
+    registry.expire(now + LEASE + now.elapsed());
+    println!("twenty leases end: {:?}", left.elapsed());
+    assert!(per_owner < 100, "{per_owner} bytes");
+}

@@ -190,6 +190,13 @@ impl Swarm {
         question(&self.read().registry)
     }
 
+    /// A bug, for tests.
+    #[cfg(test)]
+    pub(crate) fn panic_while_changing(&self) {
+        let _locked = self.write();
+        panic!("a test");
+    }
+
     /// Totals.
     pub fn stats(&self) -> Stats {
         let uptime_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -166,3 +166,38 @@ impl<S: Sync> FromRequestParts<S> for Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::RegistryConfig;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use tower::ServiceExt;
+
+    /// F50: a panic, here even with the registry locked, is a 500 for that request; everything goes on.
+    #[tokio::test]
+    async fn a_panic_stays_where_it_is() {
+        let config = RegistryConfig {
+            lease: Duration::from_secs(15),
+            forget_after: Duration::from_secs(60),
+            quotas: crate::Quotas::default(),
+        };
+        let swarm = Swarm::new(config, None);
+        let router = Router::new()
+            .route("/panic", get(async |State(swarm): State<Swarm>| swarm.ask(|_| -> String { panic!("a test") })))
+            .route("/fine", get(async |State(swarm): State<Swarm>| swarm.stats().n_peers.to_string()))
+            .layer(from_fn(catch_panic))
+            .with_state(swarm.clone());
+        let ask = |uri: &str| router.clone().oneshot(Request::get(uri).body(Body::empty()).unwrap());
+        for _ in 0..3 {
+            let response = ask("/panic").await.unwrap();
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+            assert_eq!(ask("/fine").await.unwrap().status(), StatusCode::OK);
+        }
+        assert!(std::panic::catch_unwind(AssertUnwindSafe(|| swarm.panic_while_changing())).is_err());
+        assert_eq!(ask("/fine").await.unwrap().status(), StatusCode::OK);
+        assert!(swarm.expire().is_empty());
+    }
+}

@@ -95,7 +95,9 @@ async fn ambiguous_heads() {
         "transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{}\r\n0\r\n\r\n",
     ] {
         let answer = raw(tracker.address, format!("{post}{head}").as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{head:?} gave {answer:?}");
+        // Ours would be a problem of the JSON: then the body was read, and somehow.
+        let refused = answer.starts_with("HTTP/1.1 400") && !answer.contains("bad-json");
+        assert!(refused, "{head:?} gave {answer:?}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{head:?} gave {answer:?}");
     }
     // RFC 9112, 6.3: transfer-encoding overrides, and the connection may then be closed.
