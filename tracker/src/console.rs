@@ -133,6 +133,10 @@ pub fn run(swarm: &Swarm, stop: &CancellationToken, stopped: Arc<AtomicBool>) {
     let _ends_the_tracker = stop.clone().drop_guard();
     let mut editor = Reedline::create().with_break_signal(stopped.clone());
     let prompt = DefaultPrompt::new(DefaultPromptSegment::Basic("tracker".into()), DefaultPromptSegment::Empty);
+    #[allow(clippy::print_stdout)]
+    {
+        println!("help lists the commands");
+    }
     while !stopped.load(Ordering::Relaxed) {
         let line = match editor.read_line(&prompt) {
             Ok(Signal::Success(line)) => line,

@@ -1,8 +1,9 @@
 //! potluck's tracker: it knows who is there and who holds what, and never sees a byte of a file.
 //!
-//! Reading order: [`endpoint`], [`rate`], [`handout`], [`events`] (words and small machines), `index`, `catalogue`,
-//! [`registry`], [`lookup`] (the state machine), [`store`], [`swarm`] (both behind one handle), [`http`], and [`run`] here.
+//! Reading order: [`endpoint`], [`rate`], [`handout`], [`events`] (words and small machines), [`admission`],
+//! `index`, `catalogue`, [`registry`], `room`, [`lookup`] (the state machine), [`store`], [`swarm`] (both behind one handle), [`http`], and [`run`] here.
 
+pub mod admission;
 mod catalogue;
 pub mod console;
 pub mod endpoint;
@@ -15,6 +16,7 @@ pub mod quota;
 pub mod rate;
 pub mod record;
 pub mod registry;
+mod room;
 pub mod store;
 pub mod swarm;
 

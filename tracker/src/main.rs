@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use futures::FutureExt;
 use potluck_common::address::Reach;
 use potluck_common::net::client::{ClientConfig, client};
 use potluck_common::net::server::raise_descriptor_limit;
@@ -91,14 +93,21 @@ async fn start(args: Args) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listening socket has no address")?;
     let tracker = Tracker::open(config).await?;
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(shutdown::on_signals(stop.clone()));
+    let mut signals = pin!(shutdown::on_signals(stop.clone()));
+    // Polled once: nobody is told that we are ready before a signal would end us properly.
+    if let Some(failed) = signals.as_mut().now_or_never() {
+        failed.context("cannot listen for signals")?;
+    }
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "the swarm is open: whoever reaches this address can join it and see what is shared");
     }
     say(&format!("tracker ready on http://{address}"));
     let console = on_terminal.then(|| open_console(tracker.swarm().clone(), stop.clone())).transpose()?;
-    let served = tracker.serve(listener, stop).await;
-    signals.abort();
+    let serving = tracker.serve(listener, stop);
+    let served = tokio::select! {
+        served = serving => served,
+        failed = signals => return failed.context("cannot listen for signals"),
+    };
     // It puts the terminal back as it was.
     if let Some(console) = console {
         let _ = console.join();

@@ -11,15 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use potluck_common::protocol::{Announce, AnnounceEvent, MAX_ANNOUNCE_ENTRIES, PROTOCOL_VERSION, Rates, is_valid_name};
-use potluck_common::{Geometry, PeerId};
+use potluck_common::PeerId;
+use potluck_common::protocol::{Announce, AnnounceEvent, Rates};
 
+use crate::admission::Refusal;
 use crate::catalogue::{Catalogue, Changes, Delta, Report, Start};
-use crate::endpoint::{Endpoint, EndpointError};
+use crate::endpoint::Endpoint;
 use crate::events::{Event, PeerEvent};
 use crate::index::{Index, PeerIx, Slab};
-use crate::quota::{QuotaError, Quotas};
+use crate::quota::Quotas;
 use crate::record::{Builds, Change, PeerRecord, StoredPeer};
+use crate::room::SourceUse;
 
 /// Times and limits of a registry.
 #[derive(Debug, Clone)]
@@ -53,88 +55,6 @@ pub struct Accepted {
     pub forgotten: Vec<PeerId>,
 }
 
-/// Why an announce was refused. It changed nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Another protocol version.
-    #[error("this tracker speaks protocol version {PROTOCOL_VERSION}, the message has version {0}")]
-    Protocol(u32),
-    /// The public key is not the one the peer id is made from.
-    #[error("the public key does not belong to the peer id")]
-    ForeignKey,
-    /// A later start of the same identity has spoken.
-    #[error("another process with this identity was started later (start {known}, this is start {got})")]
-    Superseded {
-        /// The start that is known.
-        known: u64,
-        /// The start that spoke.
-        got: u64,
-    },
-    /// The peer's own name.
-    #[error("a peer's name has 1 to 64 bytes, no control characters, no slash and no space at an end")]
-    PeerName,
-    /// A file longer than any content.
-    #[error("{path:?} is said to have {len} bytes, more than a content may have")]
-    TooLong {
-        /// The file.
-        path: String,
-        /// Its length.
-        len: u64,
-    },
-    /// Changes without a new revision, or a revision that goes back.
-    #[error("every change of the catalogue leads to a higher revision (this one: from {base} to {revision})")]
-    Revision {
-        /// What the message builds on.
-        base: u64,
-        /// What it leads to.
-        revision: u64,
-    },
-    /// More entries than one message may carry.
-    #[error("a message carries at most {MAX_ANNOUNCE_ENTRIES} entries, this one has {0}")]
-    TooManyEntries(usize),
-    /// The address is not one to hand out.
-    #[error(transparent)]
-    Address(#[from] EndpointError),
-    /// A limit.
-    #[error(transparent)]
-    Quota(#[from] QuotaError),
-}
-
-/// Judges everything about a message that needs no registry.
-///
-/// # Errors
-/// The first rule it breaks.
-pub fn examine(message: &Announce, source: IpAddr) -> Result<Endpoint, Refusal> {
-    if message.protocol != PROTOCOL_VERSION {
-        return Err(Refusal::Protocol(message.protocol));
-    }
-    if message.public_key.peer_id() != message.peer_id {
-        return Err(Refusal::ForeignKey);
-    }
-    if !is_valid_name(&message.name) {
-        return Err(Refusal::PeerName);
-    }
-    let n_entries = message.added.len() + message.removed.len() + message.partial.len();
-    if n_entries > MAX_ANNOUNCE_ENTRIES {
-        return Err(Refusal::TooManyEntries(n_entries));
-    }
-    let Announce { base, revision, .. } = *message;
-    if revision < base || (revision == base && n_entries > 0) {
-        return Err(Refusal::Revision { base, revision });
-    }
-    for entry in &message.added {
-        if Geometry::new(entry.len).is_err() {
-            return Err(Refusal::TooLong { path: entry.path.to_string(), len: entry.len });
-        }
-    }
-    for entry in &message.partial {
-        if Geometry::new(entry.len).is_err() {
-            return Err(Refusal::TooLong { path: entry.content_id.to_string(), len: entry.len });
-        }
-    }
-    Ok(Endpoint::judge(source, message.port, message.advertise.as_ref())?)
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Present { until: Instant, since_ms: u64 },
@@ -150,7 +70,7 @@ pub(crate) struct Peer {
     pub(crate) seen_ms: u64,
     pub(crate) rates: Rates,
     pub(crate) catalogue: Catalogue,
-    source: IpAddr,
+    pub(crate) source: IpAddr,
     generation: u64,
     seq: u64,
     /// `None`: what is stored is not what is known here, so only a whole catalogue is taken.
@@ -179,23 +99,17 @@ impl Peer {
     }
 }
 
-#[derive(Debug, Default)]
-struct SourceUse {
-    n_peers: usize,
-    n_entries: usize,
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Registry {
-    config: RegistryConfig,
+    pub(crate) config: RegistryConfig,
     pub(crate) index: Index,
     pub(crate) peers: Slab<Peer>,
     pub(crate) by_id: BTreeMap<PeerId, PeerIx>,
     pub(crate) leases: BTreeSet<(Instant, PeerIx)>,
-    absent: BTreeSet<(Instant, PeerIx)>,
-    sources: BTreeMap<IpAddr, SourceUse>,
-    n_entries: usize,
+    pub(crate) absent: BTreeSet<(Instant, PeerIx)>,
+    pub(crate) sources: BTreeMap<IpAddr, SourceUse>,
+    pub(crate) n_entries: usize,
     /// Peers heard of since the store last knew of it.
     touched: BTreeSet<PeerIx>,
 }
@@ -250,7 +164,7 @@ impl Registry {
         self.n_entries += n_entries;
     }
 
-    /// Takes a peer's word; see [`potluck_common::protocol`] for what it means. `endpoint` is from [`examine`].
+    /// Takes a peer's word; see [`potluck_common::protocol`] for what it means. `endpoint` is from [`crate::admission::examine`].
     ///
     /// # Errors
     /// A refused message changed nothing.
@@ -401,97 +315,9 @@ impl Registry {
         accepted
     }
 
-    fn count(&mut self, source_before: IpAddr, source: IpAddr, n_before: usize, n_after: usize) {
-        self.n_entries = self.n_entries - n_before + n_after;
-        self.leave_source(source_before, n_before);
-        let joined = self.sources.entry(source).or_default();
-        joined.n_peers += 1;
-        joined.n_entries += n_after;
-    }
-
-    fn leave_source(&mut self, source: IpAddr, n_entries: usize) {
-        let left = self.sources.get_mut(&source).expect("every known peer is counted at its source");
-        left.n_peers -= 1;
-        left.n_entries -= n_entries;
-        if left.n_peers == 0 {
-            self.sources.remove(&source);
-        }
-    }
-
     fn has_namesake(&self, ix: PeerIx) -> bool {
         let name = &self.peers.get(ix).name;
         self.leases.iter().any(|&(_, other)| other != ix && self.peers.get(other).name == *name)
-    }
-
-    /// Makes room for a message, at the cost of absent peers. Nothing is forgotten for a message that is refused
-    /// for what it asks of its own peer or address.
-    fn make_room(
-        &mut self,
-        known: Option<PeerIx>,
-        source: IpAddr,
-        message: Option<&Announce>,
-    ) -> Result<Vec<PeerId>, QuotaError> {
-        let Quotas {
-            max_peers,
-            max_peers_per_ip,
-            max_files_per_peer,
-            max_partial_per_peer,
-            max_names,
-            max_name_bytes,
-            max_entries,
-            max_entries_per_ip,
-        } = self.config.quotas;
-        let (n_files, n_partial) = match message {
-            None => (0, 0),
-            Some(message) => {
-                let empty = Catalogue::default();
-                let catalogue = known.map_or(&empty, |ix| &self.peers.get(ix).catalogue);
-                catalogue.n_after(&self.index, message)
-            }
-        };
-        if n_files > max_files_per_peer {
-            return Err(QuotaError::FilesPerPeer(max_files_per_peer));
-        }
-        if n_partial > max_partial_per_peer {
-            return Err(QuotaError::PartialPerPeer(max_partial_per_peer));
-        }
-        let n_before = known.map_or(0, |ix| self.peers.get(ix).catalogue.n_entries());
-        let growth = (n_files + n_partial).saturating_sub(n_before);
-        let (n_new_names, n_new_bytes) = match message {
-            Some(message) if growth > 0 => message
-                .added
-                .iter()
-                .filter(|entry| self.index.find_name(entry.path.as_str()).is_none())
-                .fold((0, 0), |(n, bytes), entry| (n + 1, bytes + entry.path.as_str().len())),
-            _ => (0, 0),
-        };
-        let arrives = known.is_none_or(|ix| self.peers.get(ix).source != source);
-        let mut forgotten = Vec::new();
-        loop {
-            let here = self.sources.get(&source);
-            let (n_peers_here, n_entries_here) = here.map_or((0, 0), |here| (here.n_peers, here.n_entries));
-            let over = if arrives && n_peers_here >= max_peers_per_ip {
-                Some((QuotaError::PeersPerIp(max_peers_per_ip), Some(source)))
-            } else if growth > 0 && n_entries_here + growth > max_entries_per_ip {
-                Some((QuotaError::EntriesPerIp(max_entries_per_ip), Some(source)))
-            } else if known.is_none() && self.peers.len() >= max_peers {
-                Some((QuotaError::Peers(max_peers), None))
-            } else if growth > 0 && self.n_entries + growth > max_entries {
-                Some((QuotaError::Entries(max_entries), None))
-            } else if n_new_names > 0 && self.index.n_names() + n_new_names > max_names {
-                Some((QuotaError::Names(max_names), None))
-            } else if n_new_names > 0 && self.index.n_name_bytes() + n_new_bytes > max_name_bytes {
-                Some((QuotaError::NameBytes(max_name_bytes), None))
-            } else {
-                None
-            };
-            let Some((error, at)) = over else { return Ok(forgotten) };
-            let candidate = |&&(_, ix): &&(Instant, PeerIx)| {
-                Some(ix) != known && at.is_none_or(|at| self.peers.get(ix).source == at)
-            };
-            let Some(&(_, ix)) = self.absent.iter().find(candidate) else { return Err(error) };
-            forgotten.push(self.forget(ix));
-        }
     }
 
     /// Ends leases and forgets absent peers whose time is over: what happened, and whom the store shall forget.
@@ -527,7 +353,7 @@ impl Registry {
     }
 
     /// An absent peer is known no more.
-    fn forget(&mut self, ix: PeerIx) -> PeerId {
+    pub(crate) fn forget(&mut self, ix: PeerIx) -> PeerId {
         let mut peer = self.peers.remove(ix);
         let Presence::Absent { forget_at } = peer.presence else { unreachable!("only absent peers are forgotten") };
         let n_entries = peer.catalogue.n_entries();

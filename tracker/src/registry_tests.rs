@@ -9,7 +9,9 @@ use potluck_common::protocol::{Announce, AnnounceEvent, Entry, PROTOCOL_VERSION,
 use potluck_common::{ContentId, PeerId, SharePath};
 
 use super::*;
+use crate::admission::examine;
 use crate::lookup::FilesQuery;
+use crate::quota::QuotaError;
 use crate::record::StoredEntry;
 
 const LEASE: Duration = Duration::from_secs(15);

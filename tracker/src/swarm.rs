@@ -15,10 +15,11 @@ use potluck_common::protocol::{Announce, AnnounceEvent, Stats};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::admission::Refusal;
 use crate::endpoint::Endpoint;
 use crate::events::{Event, Ring};
 use crate::record::StoredPeer;
-use crate::registry::{Accepted, Refusal, Registry, RegistryConfig};
+use crate::registry::{Accepted, Registry, RegistryConfig};
 use crate::store::{Store, Write, WriteError};
 
 /// Events kept for those who come back after a pause: some minutes of a lively swarm.

@@ -14,15 +14,15 @@ use potluck_common::SharePath;
 use potluck_common::address::Advertise;
 use potluck_common::identity::SIGNATURE_HEADER;
 use potluck_common::net::problem::internal;
-use potluck_common::protocol::{Announce, AnnounceReply, PROTOCOL_VERSION};
+use potluck_common::protocol::{Announce, AnnounceEvent, AnnounceReply, PROTOCOL_VERSION};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::body::SMALL_LEN;
 use super::failure::Failure;
 use super::{App, Source};
+use crate::admission::{Refusal, examine};
 use crate::endpoint::Endpoint;
-use crate::registry::{Refusal, examine};
 
 /// Longest part of a foreign text that is repeated in an answer.
 const MAX_QUOTED: usize = 200;
@@ -47,10 +47,13 @@ pub(crate) async fn announce(
         })?
     };
     refuse_own(&app, &endpoint)?;
-    let (peer_id, name) = (message.peer_id, message.name.clone());
+    let (peer_id, name, event) = (message.peer_id, message.name.clone(), message.event);
     let accepted = app.swarm().announce(message, endpoint, source).await?;
     if accepted.joined {
         tracing::info!(%peer_id, ?name, base_url = accepted.endpoint.base_url(), "peer joined");
+    }
+    if event == AnnounceEvent::Stopped {
+        tracing::info!(%peer_id, ?name, "peer left");
     }
     if accepted.name_taken {
         tracing::warn!(%peer_id, ?name, "another peer has this name; both are listed, their ids tell them apart");

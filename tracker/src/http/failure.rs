@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use potluck_common::net::problem::problem;
 use potluck_common::protocol::Problem;
 
-use crate::registry::Refusal;
+use crate::admission::Refusal;
 use crate::store::WriteError;
 use crate::swarm::AnnounceError;
 
