@@ -52,8 +52,8 @@ check '--scale peer=3' quietly compose up -d --no-build --scale peer=3
 check '… and all three join' wait_until 60 has_peers 8
 
 docker restart "${PREFIX}tracker" >/dev/null
-check 'a restarted tracker knows the catalogue' wait_until 30 lists banquet.bin
-check '… and the peers come back to it' wait_until 60 has_peers 8
+check 'all peers come back to a restarted tracker' wait_until 60 has_peers 8
+check '… and with them all owners of banquet.bin' wait_until 30 has_owners banquet.bin 5
 
 check 'reset.sh -v' quietly "$ROOT/scripts/reset.sh" -v
 check '… leaves no container and no network' nothing_left
