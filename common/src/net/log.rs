@@ -1,6 +1,6 @@
 //! Logging: to standard error, to a daily file in a folder, or both.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use tracing_appender::non_blocking::WorkerGuard;
@@ -28,7 +28,10 @@ pub enum Stderr {
 /// If the log folder cannot be made or written.
 pub fn init(program: &str, dir: Option<&Path>, stderr: Stderr) -> io::Result<Option<WorkerGuard>> {
     let filter = || EnvFilter::try_from_env("POTLUCK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let to_stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let to_stderr = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
     let to_stderr = match stderr {
         Stderr::Lines => to_stderr.with_filter(filter()),
         Stderr::Warnings => to_stderr.with_filter(EnvFilter::new("warn")),
