@@ -205,6 +205,10 @@ pub struct ContentSummary {
     pub n_partial: u64,
     /// When the tracker first saw the content under this name.
     pub since_ms: u64,
+    /// Some of its owners, where the question asked for them (`owners=N`): who fetches thousands of files must not ask
+    /// for the owners of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<Owner>,
 }
 
 /// One name and the contents under it.

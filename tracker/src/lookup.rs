@@ -25,6 +25,10 @@ pub struct FilesQuery {
     pub contains: String,
     /// Only names that start with this.
     pub prefix: String,
+    /// How many owners to give with each content, chosen at random by the seed.
+    pub n_owners: usize,
+    /// Seed of that choice.
+    pub seed: u64,
 }
 
 impl FilesQuery {
@@ -66,7 +70,8 @@ impl Registry {
         let names = self.index.names_from(from).take_while(|(path, ..)| path.as_str().starts_with(prefix));
         for (n_seen, (path, name, is_listed)) in names.enumerate() {
             if is_listed && query.matches(path.as_str()) {
-                let contents = most_owned(self.index.under(name)).iter().map(summary).collect();
+                let contents =
+                    most_owned(self.index.under(name)).iter().map(|listed| self.summary(listed, query)).collect();
                 files.push(FileSummary { path: path.clone(), contents });
             }
             if files.len() >= limit || n_seen + 1 >= budget {
@@ -133,6 +138,24 @@ impl Registry {
         complete.chain(partial).collect()
     }
 
+    fn summary(&self, listed: &Listed<'_>, query: &FilesQuery) -> ContentSummary {
+        let content = listed.content;
+        // Each content draws anew, so that many small files are not all fetched from the same few.
+        let (seed, _) = content.id.as_bytes().split_first_chunk().expect("an id has 32 bytes");
+        let owners = match query.n_owners {
+            0 => Vec::new(),
+            max => self.owners(content, max, query.seed ^ u64::from_le_bytes(*seed)),
+        };
+        ContentSummary {
+            content_id: content.id,
+            len: content.len,
+            n_owners: content.complete.len() as u64,
+            n_partial: content.partial.len() as u64,
+            since_ms: listed.since_ms,
+            owners,
+        }
+    }
+
     fn owner(&self, ix: PeerIx, complete: bool, n_chunks: u32) -> Owner {
         let peer = self.peers.get(ix);
         Owner { peer_id: peer.id, name: peer.name.clone(), base_url: peer.endpoint.base_url(), complete, n_chunks }
@@ -162,16 +185,6 @@ fn most_owned<'a>(contents: impl Iterator<Item = Listed<'a>>) -> Vec<Listed<'a>>
     });
     contents.truncate(MAX_CONTENTS_PER_NAME);
     contents
-}
-
-fn summary(listed: &Listed<'_>) -> ContentSummary {
-    ContentSummary {
-        content_id: listed.content.id,
-        len: listed.content.len,
-        n_owners: listed.content.complete.len() as u64,
-        n_partial: listed.content.partial.len() as u64,
-        since_ms: listed.since_ms,
-    }
 }
 
 /// Whether `text` contains `part` in any letter case. ASCII, which most names are, needs no copy.

@@ -206,7 +206,7 @@ fn pages() {
     send(&mut registry, Announce { revision: 1, added, ..hello(0) }, now).unwrap();
     let check =
         |prefix: &str, contains: &str, after: Option<&str>, limit, budget, want: &[&str], next: Option<&str>| {
-            let query = FilesQuery { prefix: prefix.into(), contains: contains.into() };
+            let query = FilesQuery { prefix: prefix.into(), contains: contains.into(), ..FilesQuery::default() };
             let part = registry.files(&query, after, limit, budget);
             let found: Vec<_> = part.files.iter().map(|file| file.path.as_str()).collect();
             assert_eq!((found.as_slice(), part.next.as_ref().map(SharePath::as_str)), (want, next));

@@ -18,7 +18,7 @@ use super::owners::{Source, Sources};
 use crate::wire::peer_client::{FetchError, PeerClient};
 
 /// How long an owner may be silent before the next one is asked as well.
-const HEAD_START: Duration = Duration::from_millis(750);
+pub(super) const HEAD_START: Duration = Duration::from_millis(750);
 /// Choked owners are asked again this often before the others decide.
 const MAX_CHOKES: u32 = 20;
 
@@ -87,7 +87,11 @@ async fn claim_of(peers: &PeerClient, id: ContentId, source: &Source) -> Result<
     let map = ChunkMap::from_wire(id, geometry, &claim.map).map_err(|_| Refusal::Lie("its chunk map does not fold"))?;
     let bytes = geometry.bytes_of(geometry.last());
     if bytes.is_empty() {
-        return Ok((map, Vec::new()));
+        // Any content's root folds as the map of no bytes, too: only the hash of nothing proves them.
+        return match map.verifies(geometry.last(), &[]) {
+            true => Ok((map, Vec::new())),
+            false => Err(Refusal::Lie("it claims that there are no bytes")),
+        };
     }
     let read = || async {
         let mut response = peers.range(&source.base, id, bytes.clone()).await?;

@@ -320,8 +320,10 @@ impl Downloads {
     async fn fetch_from(&self, item: &Item, from: &From, sources: Sources, moving: &Moving) -> Result<Outcome, Failed> {
         let geometry = Geometry::new(item.len)
             .map_err(|error| Failed::new(FailureKind::Failed, error.to_string(), "Split it into smaller files."))?;
-        if geometry.n_chunks() == 1 {
-            return self.fetch_small(item.content_id, &sources, &item.target).await;
+        if geometry.n_chunks() == 1
+            && let Some(outcome) = self.fetch_small(item.content_id, &sources, &item.target).await?
+        {
+            return Ok(outcome);
         }
         let _slot = self.large.acquire().await;
         let outcome = self.fetch_large(item.content_id, from, sources, &item.target, moving).await?;

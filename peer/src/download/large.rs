@@ -54,9 +54,15 @@ struct Driver<'a> {
     n_unrecorded_bytes: u64,
     recorded_at: Instant,
     recording: Option<(Vec<ChunkIndex>, JoinHandle<io::Result<()>>)>,
+    /// When there was first no usable owner, counted from the last chunk that came.
     hopeless_since: Option<Instant>,
+    is_hopeless: bool,
+    /// The last chunk that somebody sent wrong.
+    spoiled: Option<ChunkIndex>,
     no_space_until: Option<Instant>,
     n_bytes_from: BTreeMap<PeerId, u64>,
+    /// Whom each request went to, also once it is over: its last chunk may come after its end.
+    asked: BTreeMap<RequestId, PeerId>,
 }
 
 impl Downloads {
@@ -109,8 +115,11 @@ impl Downloads {
             recorded_at: now,
             recording: None,
             hopeless_since: None,
+            is_hopeless: false,
+            spoiled: None,
             no_space_until: None,
             n_bytes_from: BTreeMap::from([(prover, geometry.len_of(geometry.last()))]),
+            asked: BTreeMap::new(),
         };
         driver.run(inbox, liars).await
     }
@@ -193,6 +202,7 @@ impl Driver<'_> {
             };
             let task = self.tasks.spawn(fetch.run());
             self.running.insert(request.id, Running { owner: request.owner, task });
+            self.asked.insert(request.id, request.owner);
         }
         let due = self.n_unrecorded_bytes >= self.downloads.config.record_bytes
             || (!self.unrecorded.is_empty() && now >= self.recorded_at + self.downloads.config.record_interval);
@@ -214,10 +224,11 @@ impl Driver<'_> {
             Fact::Chunk(request, chunk) => {
                 let len = self.partial.map().geometry().len_of(chunk);
                 if self.have.insert(chunk) {
+                    self.hopeless_since = None;
                     self.unrecorded.push(chunk);
                     self.n_unrecorded_bytes += len;
-                    if let Some(running) = self.running.get(&request) {
-                        *self.n_bytes_from.entry(running.owner).or_default() += len;
+                    if let Some(owner) = self.asked.get(&request) {
+                        *self.n_bytes_from.entry(*owner).or_default() += len;
                     }
                 }
                 if self.scheduler.on_chunk(request, chunk, now) == Verdict::Stop {
@@ -237,6 +248,9 @@ impl Driver<'_> {
                         "an owner sent a bad chunk and is dropped for this content"
                     );
                 }
+                if let Failure::Corrupt { chunk } = failure {
+                    self.spoiled = Some(chunk);
+                }
                 self.running.remove(&request);
                 self.scheduler.on_failed(request, failure, now);
             }
@@ -255,6 +269,10 @@ impl Driver<'_> {
     }
 
     fn on_owners(&mut self, info: &ContentInfo, liars: &[PeerId]) {
+        // Somebody claims another length, which is proven to be false: these are not the owners of this content.
+        if info.len != self.partial.map().geometry().len() {
+            return;
+        }
         let now = Instant::now();
         let mut sources = self.downloads.sources(&info.owners, self.from);
         if *self.from == From::Single {
@@ -306,15 +324,16 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether to give up: every owner lied, or there has been none for too long.
+    /// Whether to give up: every owner lied, or there has been none for too long. An owner that gets another chance and
+    /// brings nothing does not start the time anew, or one that is listed and silent would be waited for without end.
     fn give_up(&mut self, now: Instant) -> Option<Failed> {
-        let Some(hopeless) = self.scheduler.hopeless() else {
-            self.hopeless_since = None;
-            return None;
-        };
+        let hopeless = self.scheduler.hopeless();
+        self.is_hopeless = hopeless.is_some();
+        let hopeless = hopeless?;
         let since = *self.hopeless_since.get_or_insert(now);
         if hopeless.cause == HopelessCause::Corrupt && self.running.is_empty() {
-            return Some(unverified(hopeless.chunk));
+            // With all owners dropped no chunk has a source; the one to be named is the one that was bad.
+            return Some(unverified(self.spoiled.unwrap_or(hopeless.chunk)));
         }
         if now < since + self.downloads.config.owners_patience {
             return None;
@@ -339,7 +358,7 @@ impl Driver<'_> {
         let owners: std::collections::BTreeSet<_> = self.running.values().map(|running| running.owner).collect();
         let waiting = if self.no_space_until.is_some() {
             Some("no space")
-        } else if self.hopeless_since.is_some() {
+        } else if self.is_hopeless {
             Some("no owner")
         } else {
             None

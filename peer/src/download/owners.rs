@@ -14,6 +14,9 @@ use crate::wire::tracker_client::AskError;
 /// swarm costs us.
 const MAX_OWNERS: usize = 50;
 
+/// A tracker that asks to wait is asked again so often before the next one is.
+const MAX_WAITS: u32 = 10;
+
 /// An owner that may be dialled.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -37,9 +40,19 @@ impl Downloads {
     {
         let mut last = AskError::Unreachable("no tracker is configured".into());
         for tracker in self.trackers.iter() {
-            match ask(tracker.clone()).await {
-                Err(error @ (AskError::Unreachable(_) | AskError::Wait(_))) => last = error,
-                answer => return answer,
+            let mut n_waits = 0;
+            loop {
+                match ask(tracker.clone()).await {
+                    Err(AskError::Wait(wait)) if n_waits < MAX_WAITS => {
+                        n_waits += 1;
+                        tokio::time::sleep(wait).await;
+                    }
+                    Err(error @ (AskError::Unreachable(_) | AskError::Wait(_))) => {
+                        last = error;
+                        break;
+                    }
+                    answer => return answer,
+                }
             }
         }
         Err(last)

@@ -254,7 +254,7 @@ mod tests {
             [(id, &target)]
         );
         let (_, have) = store.open(map.clone(), &target).unwrap();
-        assert_eq!(have.held(geometry).map(|chunk| chunk.get()).collect::<Vec<_>>(), [0, 4]);
+        assert_eq!(have.held(geometry).map(potluck_common::ChunkIndex::get).collect::<Vec<_>>(), [0, 4]);
         std::fs::OpenOptions::new().write(true).open(temp.path().join(id.to_string())).unwrap().set_len(7).unwrap();
         let (_, have) = store.open(map, &target).unwrap();
         assert_eq!(have.n_held(), 0, "a file of another length is not what was recorded");

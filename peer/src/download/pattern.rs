@@ -64,12 +64,12 @@ pub fn parse_pattern(text: &str) -> Result<Pattern, PatternError> {
     if let Ok(id) = text.parse() {
         return Ok(Pattern::Content(id));
     }
+    if matches!(text, "." | "./" | "/") {
+        return Ok(Pattern::Folder(None));
+    }
     let text = text.strip_prefix("./").unwrap_or(text);
     if let Some(folder) = text.strip_suffix('/') {
-        return match folder {
-            "" | "." => Ok(Pattern::Folder(None)),
-            folder => Ok(Pattern::Folder(Some(folder.parse()?))),
-        };
+        return Ok(Pattern::Folder(Some(folder.parse()?)));
     }
     let name: SharePath = text.parse()?;
     let version = text.rsplit_once('@').and_then(|(name, digits)| {
@@ -146,6 +146,7 @@ mod tests {
         check("dir/", "folder dir");
         check("./", "folder ");
         check("/", "folder ");
+        check(".", "folder ");
         check("a@12AB", "name a@12AB or a at 12ab");
         check("a@12", "name a@12");
         check("me@home.org", "name me@home.org");

@@ -1,5 +1,8 @@
 //! From what was typed to what is to be fetched: asks the tracker which contents the names stand for.
 
+use potluck_common::chunk::MIN_CHUNK_LEN;
+use std::collections::hash_map::Entry;
+
 use potluck_common::protocol::{ContentInfo, ContentOwners, FileInfo, FileSummary, Owner};
 use potluck_common::{ContentId, SharePath};
 
@@ -46,7 +49,10 @@ pub struct Plan {
 }
 
 /// Names in one page of the tracker's list.
-const PAGE: usize = 5_000;
+const PAGE: usize = 2_000;
+/// Owners asked for with each name of a page: enough to spread many small files, few enough to keep pages small. A large
+/// file asks for all of its owners by itself.
+const OWNERS_EACH: usize = 6;
 /// Names suggested for one that is not there.
 const MAX_SUGGESTIONS: usize = 3;
 
@@ -143,9 +149,12 @@ impl Downloads {
         let mut after = String::new();
         let before = plan.items.len() + plan.unresolved.len();
         loop {
-            let limit = PAGE.to_string();
-            let query = [("prefix", prefix), ("after", after.as_str()), ("limit", limit.as_str())];
-            let query = if after.is_empty() { &[query[0], query[2]][..] } else { &query[..] };
+            let (limit, owners) = (PAGE.to_string(), OWNERS_EACH.to_string());
+            let mut query = vec![("prefix", prefix), ("limit", limit.as_str()), ("owners", owners.as_str())];
+            if !after.is_empty() {
+                query.push(("after", after.as_str()));
+            }
+            let query = &query;
             let page = self.ask(|tracker| async move { tracker.files(query).await }).await;
             let page = page.map_err(|error| explain(&error, text))?;
             if page.files.n_refused > 0 {
@@ -206,7 +215,7 @@ impl Plan {
         let path = info.path;
         let fits =
             |content: &ContentOwners| digits.is_none_or(|digits| content.content_id.to_string().starts_with(digits));
-        let mut contents: Vec<_> = info.contents.into_iter().filter(fits).collect();
+        let mut contents: Vec<_> = merged(info.contents).into_iter().filter(fits).collect();
         if contents.len() == 1
             && let Some(content) = contents.pop()
         {
@@ -238,14 +247,16 @@ impl Plan {
     }
 
     /// A name of a folder or glob.
-    fn take_listed(&mut self, file: FileSummary) {
+    fn take_listed(&mut self, mut file: FileSummary) {
+        let mut seen = std::collections::HashSet::new();
+        file.contents.retain(|content| seen.insert(content.content_id));
         match file.contents.as_slice() {
             [content] => self.items.push(Item {
                 name: file.path.to_string(),
                 content_id: content.content_id,
                 len: content.len,
                 target: Target::Share(file.path),
-                owners: None,
+                owners: (content.len <= MIN_CHUNK_LEN && !content.owners.is_empty()).then(|| content.owners.clone()),
             }),
             contents => {
                 let why = ambiguous(&file.path, contents.len());
@@ -253,6 +264,23 @@ impl Plan {
             }
         }
     }
+}
+
+/// One content that is listed with several lengths is one content: all but one of its lengths are lies, and which is true
+/// is proven when it is fetched. Otherwise one liar could make every name ambiguous.
+fn merged(contents: Vec<ContentOwners>) -> Vec<ContentOwners> {
+    let mut places = std::collections::HashMap::<ContentId, usize>::new();
+    let mut merged: Vec<ContentOwners> = Vec::new();
+    for content in contents {
+        match places.entry(content.content_id) {
+            Entry::Occupied(place) => merged[*place.get()].owners.extend(content.owners),
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(content);
+            }
+        }
+    }
+    merged
 }
 
 fn ambiguous(path: &SharePath, n: usize) -> Failed {

@@ -1,20 +1,27 @@
 //! Contents of one chunk: fetched whole in one request, from one owner after another until one gives the right bytes.
+//!
+//! The length that the tracker lists is a claim: where an owner has more bytes than one chunk, the content is not one
+//! of these, and is fetched as a large one, whose length gets proven.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use cap_std::fs::{OpenOptions, OpenOptionsExt};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use potluck_common::chunk::MIN_CHUNK_LEN;
 use potluck_common::{ContentId, Geometry};
 
+use super::claim::HEAD_START;
 use super::job::{Downloads, Outcome};
 use super::owners::Sources;
 use super::partial::{PartialStore, Target};
 use super::place::{PlaceError, disk_failed, path_of, place, taken};
 use crate::share::folder::FileIdentity;
 use crate::verb::{Contribution, Failed, FailureKind};
-use crate::wire::peer_client::FetchError;
+use crate::wire::peer_client::{FetchError, TOO_LONG};
 
 /// Rounds over all owners while some are only busy.
 const MAX_ROUNDS: u32 = 30;
@@ -27,14 +34,15 @@ struct Fetched {
 
 impl Downloads {
     /// Fetches a content of at most one chunk and gives it its name; the name is durable after the next sync of folders.
+    /// `None` if nobody has such a content and somebody has a longer one.
     pub(super) async fn fetch_small(
         &self,
         id: ContentId,
         sources: &Sources,
         target: &Target,
-    ) -> Result<Outcome, Failed> {
+    ) -> Result<Option<Outcome>, Failed> {
         let permit = self.budget.take(MIN_CHUNK_LEN).await;
-        let Fetched { bytes, from } = self.fetch_whole(id, sources).await?;
+        let Some(Fetched { bytes, from }) = self.fetch_whole(id, sources).await? else { return Ok(None) };
         let len = bytes.len() as u64;
         let (folder, partials, goal) = (self.folder.clone(), self.partials.clone(), target.clone());
         let written = tokio::task::spawn_blocking(move || {
@@ -47,25 +55,41 @@ impl Downloads {
                 let geometry = Geometry::new(len).expect("it is at most one chunk");
                 let map = potluck_common::ChunkMap::from_values(geometry, vec![*id.as_bytes()]);
                 self.on_placed(map, identity, target);
-                Ok(Outcome { len, from: vec![Contribution { name: from, n_bytes: len }] })
+                Ok(Some(Outcome { len, from: vec![Contribution { name: from, n_bytes: len }] }))
             }
             Err(PlaceError::Taken) => Err(taken(&self.folder, target)),
             Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.folder, target), &error)),
         }
     }
 
-    async fn fetch_whole(&self, id: ContentId, sources: &Sources) -> Result<Fetched, Failed> {
+    async fn fetch_whole(&self, id: ContentId, sources: &Sources) -> Result<Option<Fetched>, Failed> {
         let mut left: Vec<_> = sources.values().collect();
         fastrand::shuffle(&mut left);
+        // Slower than this is too slow (C11), and an owner that is slow or silent does not keep the next one waiting.
+        let slow_rate = self.config.scheduler.slow_rate.max(1);
+        let patience = self.config.owner_timeout + Duration::from_secs(MIN_CHUNK_LEN / slow_rate);
+        let mut is_longer = false;
         let (mut bad, mut why) = (0, String::from("nobody who has it answers"));
         for _ in 0..MAX_ROUNDS {
             let mut busy = Vec::new();
             let mut wait = None;
-            for source in left {
-                match self.peers.whole(&source.base, id, MIN_CHUNK_LEN).await {
+            let mut asking = FuturesUnordered::new();
+            loop {
+                if let Some(source) = left.pop() {
+                    let whole = tokio::time::timeout(patience, self.peers.whole(&source.base, id, MIN_CHUNK_LEN));
+                    asking.push(async move {
+                        let slow = |_| Err(FetchError::Unreachable("it is too slow".into()));
+                        (source, whole.await.unwrap_or_else(slow))
+                    });
+                } else if asking.is_empty() {
+                    break;
+                }
+                let head_start = if left.is_empty() { Duration::MAX } else { HEAD_START };
+                let Ok(Some((source, answer))) = tokio::time::timeout(head_start, asking.next()).await else { continue };
+                match answer {
                     Ok(bytes) if ContentId::of(&bytes) == id => {
                         self.traffic.down.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        return Ok(Fetched { bytes, from: source.owner.name.clone() });
+                        return Ok(Some(Fetched { bytes, from: source.owner.name.clone() }));
                     }
                     Ok(_) => {
                         tracing::warn!(owner = ?source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
@@ -75,12 +99,16 @@ impl Downloads {
                         wait = Some(retry_after);
                         busy.push(source);
                     }
+                    Err(FetchError::Wrong(TOO_LONG)) => is_longer = true,
                     Err(error) => why = format!("{} does not give it: {error}", source.owner.name),
                 }
             }
             let Some(wait) = wait else { break };
             left = busy;
             tokio::time::sleep(wait).await;
+        }
+        if is_longer {
+            return Ok(None);
         }
         if bad > 0 {
             let message = "no owner gave bytes that verify (chunk 0 has no valid source)";

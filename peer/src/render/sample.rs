@@ -18,7 +18,14 @@ fn peer_id(seed: u8) -> PeerId {
 }
 
 fn content(seed: u8, len: u64, n_owners: u64, n_partial: u64, held: Held) -> ShownContent {
-    let summary = ContentSummary { content_id: id(seed), len, n_owners, n_partial, since_ms: NOW_MS - 90_000 };
+    let summary = ContentSummary {
+        content_id: id(seed),
+        len,
+        n_owners,
+        n_partial,
+        since_ms: NOW_MS - 90_000,
+        owners: Vec::new(),
+    };
     ShownContent { summary, held }
 }
 

@@ -17,6 +17,9 @@ use super::serve::CONTENT_LEN_HEADER;
 use super::tracker_client::root_cause;
 use crate::range::parse_content_range;
 
+/// What is wrong with a body that goes on after its end.
+pub const TOO_LONG: &str = "a body that is too long";
+
 /// Why an owner gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -140,7 +143,7 @@ async fn read_at_most(mut response: Response, max: u64) -> Result<Vec<u8>, Fetch
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| FetchError::Unreachable(root_cause(&error)))? {
         if (body.len() + piece.len()) as u64 > max {
-            return Err(FetchError::Wrong("a body that is too long"));
+            return Err(FetchError::Wrong(TOO_LONG));
         }
         body.extend_from_slice(&piece);
     }

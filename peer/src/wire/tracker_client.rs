@@ -89,7 +89,11 @@ impl TrackerClient {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(path.components());
         }
-        self.get(url).await
+        let info: FileInfo = self.get(url).await?;
+        if info.path != *path {
+            return Err(AskError::Unreachable("it answers about another file than it was asked for".into()));
+        }
+        Ok(info)
     }
 
     /// The owners of a content, at most `max`.
@@ -97,7 +101,11 @@ impl TrackerClient {
     /// # Errors
     /// See [`AskError`].
     pub async fn content(&self, id: ContentId, max: usize) -> Result<ContentInfo, AskError> {
-        self.get(self.url(&format!("v1/content/{id}"), &[("max", &max.to_string())])).await
+        let info: ContentInfo = self.get(self.url(&format!("v1/content/{id}"), &[("max", &max.to_string())])).await?;
+        if info.content_id != id {
+            return Err(AskError::Unreachable("it answers about another content than it was asked for".into()));
+        }
+        Ok(info)
     }
 
     /// Everybody who is there.

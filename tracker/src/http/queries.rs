@@ -21,6 +21,8 @@ use crate::registry::Registry;
 const DEFAULT_PAGE: usize = 1_000;
 /// Files on one page at most.
 const MAX_PAGE: usize = 10_000;
+/// Owners given with each content of a page.
+const MAX_OWNERS_LISTED: usize = 10;
 /// Contents on one page, where names have very many.
 const MAX_PAGE_CONTENTS: usize = 2 * MAX_PAGE;
 /// Names looked at under one lock: a search that finds nothing must not keep announces waiting.
@@ -47,6 +49,8 @@ pub(crate) struct FilesParams {
     prefix: String,
     after: Option<String>,
     limit: Option<String>,
+    #[serde(default)]
+    owners: usize,
 }
 
 pub(crate) async fn files(
@@ -60,7 +64,8 @@ pub(crate) async fn files(
         Some(Ok(limit @ 1..)) => usize::try_from(limit).unwrap_or(MAX_PAGE).min(MAX_PAGE),
         Some(_) => return Err(Failure::bad_query(format!("limit is a number from 1 to {MAX_PAGE}."))),
     };
-    let query = FilesQuery { contains: params.q, prefix: params.prefix };
+    let n_owners = params.owners.min(MAX_OWNERS_LISTED);
+    let query = FilesQuery { contains: params.q, prefix: params.prefix, n_owners, seed: fastrand::u64(..) };
     // Taken first: should something change meanwhile, the tag is too old, which only costs another answer.
     let version = app.swarm().ask(Registry::version);
     let tag = format!("\"{:016x}-{version:x}\"", app.swarm().boot());
