@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
@@ -87,11 +88,11 @@ async fn harden(mut response: Response) -> Response {
 
 async fn content(
     State(serve): State<Serve>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = parse_id(&id)?;
+    let id = parse_id(&readable(id)?)?;
     for (path, file) in serve.library.find(id) {
         if let Some(response) = serve.respond(&path, file, &method, &headers).await? {
             return Ok(response);
@@ -102,12 +103,12 @@ async fn content(
 
 async fn file(
     State(serve): State<Serve>,
-    Path(path): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let gone = || not_found("This peer does not share a file of that name.");
-    let path: SharePath = path.parse().map_err(|_| gone())?;
+    let path: SharePath = readable(path)?.parse().map_err(|_| gone())?;
     let file = serve.library.get(&path).ok_or_else(gone)?;
     let mut response = serve.respond(&path, file, &method, &headers).await?.ok_or_else(gone)?;
     if let Ok(value) = HeaderValue::try_from(disposition(path.file_name())) {
@@ -129,8 +130,8 @@ fn disposition(name: &str) -> String {
     value
 }
 
-async fn chunk_map(State(serve): State<Serve>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = parse_id(&id)?;
+async fn chunk_map(State(serve): State<Serve>, id: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let id = parse_id(&readable(id)?)?;
     let found = serve.library.find(id);
     let Some((_, file)) = found.first() else {
         return Err(not_found("This peer does not hold that content."));
@@ -180,6 +181,11 @@ async fn index(State(serve): State<Serve>, RawQuery(raw): RawQuery) -> Result<Js
         .collect();
     let (peer_id, name) = (serve.who)();
     Ok(Json(Index { peer_id, name, files: files.into(), next }))
+}
+
+/// What stands in the address, decoded; bytes that are not UTF-8 name nothing here.
+fn readable(text: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    text.map(|Path(text)| text).map_err(|_| not_found("The address is not UTF-8 once it is decoded."))
 }
 
 fn parse_id(text: &str) -> Result<ContentId, Problem> {
