@@ -4,3 +4,8 @@
 
 mod downloads;
 mod harness;
+mod hostile;
+mod hostile_owner;
+mod hostile_tracker;
+mod serving;
+mod sharing;
