@@ -54,10 +54,6 @@ impl Content {
         Self { path: path.into(), id: map.content_id(), map: map.as_wire().to_vec(), data: data.into() }
     }
 
-    pub(crate) fn n_chunks(&self) -> usize {
-        self.data.len().div_ceil(CHUNK).max(1)
-    }
-
     /// The right answer.
     pub(crate) fn honest(&self, ask: &Ask) -> Response<Body> {
         match ask {
