@@ -31,6 +31,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::address::Advertise;
+use crate::have::HaveText;
 use crate::id::{ContentId, PeerId};
 use crate::identity::PublicKey;
 use crate::share_path::SharePath;
@@ -337,6 +338,25 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sifted<T> {
         }
         Ok(sifted)
     }
+}
+
+/// One line of `GET /v1/content/{id}/have` on a peer. The first says what is held; what follows is news, gathered over a few
+/// milliseconds. A line without anything in it keeps the connection alive. After a line with `have` or `complete`, what was said
+/// before no longer counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaveLine {
+    /// The chunks held, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub have: Option<HaveText>,
+    /// Every chunk is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
+    /// Chunks verified since the last line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gained: Vec<u32>,
+    /// Chunks that the peer has begun to send to somebody since the last line: copies on their way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coming: Vec<u32>,
 }
 
 /// An error on the wire: `application/problem+json` (RFC 9457).

@@ -9,7 +9,7 @@
 //! and with it the depth of the tree: parents are hashed alike at every level. Only a verified last
 //! chunk proves the length (trust rule 4 in the threat list).
 
-use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 
 use crate::chunk::{ChunkIndex, Geometry};
 use crate::id::ContentId;
@@ -132,6 +132,81 @@ impl ChunkHasher {
     }
 }
 
+/// Shows that a chunk map's length is true without the last chunk: its last leaf, and the values that stand beside the
+/// way from that leaf up to the chunk's value.
+///
+/// A leaf's value is computed from its position in the content and from its own length, so no other length leads to the
+/// same chunk value. It proves what a whole verified last chunk proves, in at most 1 KiB and 14 values (after the slices
+/// of Bao, J. O'Connor). On the wire it is the leaf's length in two bytes (little-endian), the leaf, and the values from the
+/// lowest up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LengthProof(Vec<u8>);
+
+/// Length of BLAKE3's own block in bytes.
+const LEAF_LEN: u64 = 1024;
+
+impl LengthProof {
+    /// The proof for a content of several chunks, from the bytes of its last one.
+    ///
+    /// # Panics
+    /// If the bytes have another length than the last chunk, or the content has a single chunk, whose hash needs no proof.
+    pub fn of(geometry: Geometry, last_chunk: &[u8]) -> Self {
+        let bytes = geometry.bytes_of(geometry.last());
+        assert!(geometry.n_chunks() > 1 && last_chunk.len() as u64 == bytes.end - bytes.start, "the whole last chunk");
+        let (mut offset, mut right, mut beside) = (bytes.start, last_chunk, Vec::new());
+        while right.len() as u64 > LEAF_LEN {
+            let (left, rest) = right.split_at(left_subtree_len(right.len() as u64) as usize);
+            beside.push(value_at(offset, left));
+            offset += left.len() as u64;
+            right = rest;
+        }
+        let mut wire = (right.len() as u16).to_le_bytes().to_vec();
+        wire.extend(right);
+        wire.extend(beside.iter().rev().flatten());
+        Self(wire)
+    }
+
+    /// Takes what somebody sent; it proves nothing until [`LengthProof::proves`].
+    pub fn from_wire(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// As sent on the wire.
+    pub fn as_wire(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether the length (and so the geometry) that the map was accepted with is that of the content.
+    pub fn proves(&self, map: &ChunkMap) -> bool {
+        let last = map.geometry.bytes_of(map.geometry.last());
+        // Where the lefts of the last chunk's right edge start, from the top down.
+        let (mut offset, mut len, mut lefts) = (last.start, last.end - last.start, 0);
+        while len > LEAF_LEN {
+            lefts += 1;
+            offset += left_subtree_len(len);
+            len -= left_subtree_len(len);
+        }
+        let Some((leaf_len, rest)) = self.0.split_first_chunk::<2>() else { return false };
+        let Some((leaf, beside)) = rest.split_at_checked(usize::from(u16::from_le_bytes(*leaf_len))) else {
+            return false;
+        };
+        let (beside, stray) = beside.as_chunks::<32>();
+        if leaf.len() as u64 != len || beside.len() != lefts || !stray.is_empty() || map.geometry.n_chunks() == 1 {
+            return false;
+        }
+        let value =
+            beside.iter().fold(value_at(offset, leaf), |right, left| merge_subtrees_non_root(left, &right, Mode::Hash));
+        value == *map.value(map.geometry.last())
+    }
+}
+
+fn value_at(offset: u64, data: &[u8]) -> ChunkValue {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(offset);
+    hasher.update(data);
+    hasher.finalize_non_root()
+}
+
 /// Folds the values of all chunks to the root. One value is the root already.
 fn fold(values: &[ChunkValue]) -> ChunkValue {
     if values.len() == 1 {
@@ -243,6 +318,35 @@ mod tests {
         let last = &data[3 * MIN_CHUNK_LEN as usize..];
         assert!(!accepted.verifies(lie.last(), last));
         assert!(!accepted.verifies(lie.last(), &last[..last.len() - 1]));
+    }
+
+    /// The proof holds for the true length alone, and for no damaged proof.
+    #[test]
+    fn length_proofs() {
+        const K: u64 = MIN_CHUNK_LEN;
+        for len in [K + 1, K + 1024, K + 1025, K + 3 * 1024, 2 * K - 1, 2 * K, 2 * K + 1, 3 * K + 200_000, 4 * K] {
+            let data = noise(len as usize, len);
+            let map = map_of(&data);
+            let geometry = map.geometry();
+            let last = &data[geometry.bytes_of(geometry.last()).start as usize..];
+            let proof = LengthProof::of(geometry, last);
+            assert!(proof.proves(&map), "len {len}");
+            for lie in [len - 1, len + 1, len - 1024, len + 1024, len + K] {
+                let Ok(other) = Geometry::new(lie) else { continue };
+                if other.n_chunks() != geometry.n_chunks() {
+                    continue;
+                }
+                let accepted = ChunkMap::from_wire(map.content_id(), other, map.as_wire()).unwrap();
+                assert!(!proof.proves(&accepted), "len {len} as {lie}");
+            }
+            let wire = proof.as_wire();
+            for at in (0..wire.len()).step_by(37).chain([0, 1, 2, wire.len() - 1]) {
+                let mut flipped = wire.to_vec();
+                flipped[at] ^= 1;
+                assert!(!LengthProof::from_wire(flipped).proves(&map), "len {len}, byte {at}");
+                assert!(!LengthProof::from_wire(wire[..at].to_vec()).proves(&map), "len {len}, cut at {at}");
+            }
+        }
     }
 
     proptest! {

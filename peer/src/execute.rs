@@ -90,6 +90,7 @@ impl Executor {
             Filter::Prefix(text) => Some(("prefix", text.as_str())),
             Filter::Glob(glob) => Some(("prefix", glob.prefix())),
         };
+        self.downloads.wait_for_scan().await;
         let (limit, mut after) = (PAGE.to_string(), String::new());
         loop {
             let mut query = vec![("limit", limit.as_str())];
@@ -223,6 +224,7 @@ impl Executor {
             Filter::Prefix(text) => path.as_str().starts_with(text),
             Filter::Glob(glob) => glob.matches(path),
         };
+        self.downloads.wait_for_scan().await;
         let files = self.downloads.library.page(None, usize::MAX);
         let (mut n_bad, mut n_all) = (0, 0);
         for (path, file) in files.into_iter().filter(|(path, _)| wanted(path)) {

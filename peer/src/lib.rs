@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 use download::job::{AllMoving, Downloads, large_slots, open_partials};
+use download::live::Live;
 use execute::Executor;
 use share::cache::HashCache;
 use share::folder::ShareFolder;
@@ -94,6 +95,7 @@ impl Peer {
         let library = Arc::<Library>::default();
         let traffic = Arc::<Traffic>::default();
         let sharing = Arc::<SharingState>::default();
+        let live = Arc::<Live>::default();
         let (look_again, looks) = looks();
         let trackers = trackers(&config)?;
         let reach = reach_of(&trackers);
@@ -121,6 +123,7 @@ impl Peer {
             folder: folder.clone(),
             library: library.clone(),
             cache: cache.clone(),
+            live: live.clone(),
             slots: Arc::new(Semaphore::new(config.upload_slots)),
             retry_after_s: config.upload_retry_after.as_secs().max(1),
             pool: buffers::BufferPool::new(wire::body::SLICE_LEN, KEPT_BUFFERS),
@@ -158,6 +161,7 @@ impl Peer {
             traffic,
             budget: Arc::new(buffers::Budget::new(config.max_buffered)),
             large: large_slots(),
+            live,
             moving: Arc::<AllMoving>::default(),
             unsynced: Arc::default(),
             patient: lifetime == Lifetime::Running,

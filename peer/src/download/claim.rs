@@ -1,9 +1,9 @@
 //! Proving a content's length and chunk map before anything is built on them.
 //!
-//! A chunk map that folds to the content id proves neither length nor depth; a last chunk that verifies against it proves
-//! both (trust rules 4 and 5 in the threat list). So an owner's claim is its map *and* its last chunk: both come from
-//! the same owner, and one that contradicts itself is dropped. Nobody else is ever blamed for it, and no owner is asked
-//! twice, so no mixture of liars can make a download go in circles.
+//! A chunk map that folds to the content id proves neither length nor depth (trust rule 4 in the threat list). So an owner's
+//! claim is its map *and* the proof of its length ([`LengthProof`]): both come in one answer of one owner, and one that
+//! contradicts itself is dropped. Nobody else is ever blamed for it, and no owner is asked twice, so no mixture of liars
+//! can make a download go in circles.
 //!
 //! A few owners are asked, the next one when the last has been silent for a while or has failed.
 
@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use potluck_common::tree::LengthProof;
 use potluck_common::{ChunkMap, ContentId, Geometry, PeerId};
 
 use super::owners::{Source, Sources};
@@ -22,17 +23,13 @@ pub(super) const HEAD_START: Duration = Duration::from_millis(750);
 /// Choked owners are asked again this often before the others decide.
 const MAX_CHOKES: u32 = 20;
 
-/// A length and chunk map that are proven, with the last chunk that proved them.
+/// What a content is made of, proven.
 #[derive(Debug)]
-pub struct Proven {
-    /// The map, with its geometry.
-    pub map: ChunkMap,
-    /// The bytes of the last chunk.
-    pub last_chunk: Vec<u8>,
-    /// Who gave them.
-    pub from: PeerId,
-    /// Owners that contradicted themselves on the way.
-    pub liars: Vec<PeerId>,
+pub enum Proven {
+    /// Several chunks: the map with its geometry, and what proves the length.
+    Several(ChunkMap, LengthProof),
+    /// One chunk, which proves itself: its bytes, and the name of the owner that gave them.
+    One(Vec<u8>, String),
 }
 
 /// Why nothing was proven.
@@ -52,9 +49,11 @@ enum Refusal {
 
 /// Asks owners until one proves what it says.
 ///
+/// With it come the owners that contradicted themselves on the way.
+///
 /// # Errors
 /// If none does.
-pub async fn prove(peers: &PeerClient, id: ContentId, sources: &Sources) -> Result<Proven, Unproven> {
+pub async fn prove(peers: &PeerClient, id: ContentId, sources: &Sources) -> Result<(Proven, Vec<PeerId>), Unproven> {
     let mut left: Vec<&Source> = sources.values().collect();
     fastrand::shuffle(&mut left);
     let mut asking = FuturesUnordered::new();
@@ -68,7 +67,7 @@ pub async fn prove(peers: &PeerClient, id: ContentId, sources: &Sources) -> Resu
         let head_start = if left.is_empty() { Duration::MAX } else { HEAD_START };
         let Ok(Some((source, claim))) = tokio::time::timeout(head_start, asking.next()).await else { continue };
         match claim {
-            Ok((map, last_chunk)) => return Ok(Proven { map, last_chunk, from: source.owner.peer_id, liars }),
+            Ok(proven) => return Ok((proven, liars)),
             Err(Refusal::Lie(lie)) => {
                 tracing::warn!(owner = ?source.owner.name, content_id = %id, lie, "an owner contradicts itself and is dropped");
                 liars.push(source.owner.peer_id);
@@ -81,42 +80,22 @@ pub async fn prove(peers: &PeerClient, id: ContentId, sources: &Sources) -> Resu
     }
 }
 
-async fn claim_of(peers: &PeerClient, id: ContentId, source: &Source) -> Result<(ChunkMap, Vec<u8>), Refusal> {
+async fn claim_of(peers: &PeerClient, id: ContentId, source: &Source) -> Result<Proven, Refusal> {
     let claim = patient(|| peers.chunk_map(&source.base, id)).await.map_err(Refusal::Fetch)?;
     let geometry = Geometry::new(claim.len).map_err(|_| Refusal::Lie("a length over the limit"))?;
     let map = ChunkMap::from_wire(id, geometry, &claim.map).map_err(|_| Refusal::Lie("its chunk map does not fold"))?;
-    let bytes = geometry.bytes_of(geometry.last());
-    if bytes.is_empty() {
-        // Any content's root folds as the map of no bytes, too: only the hash of nothing proves them.
-        return match map.verifies(geometry.last(), &[]) {
-            true => Ok((map, Vec::new())),
-            false => Err(Refusal::Lie("it claims that there are no bytes")),
+    if geometry.n_chunks() == 1 {
+        let bytes = patient(|| peers.bytes(&source.base, id, 0..claim.len)).await.map_err(Refusal::Fetch)?;
+        return match ContentId::of(&bytes) == id {
+            true => Ok(Proven::One(bytes, source.owner.name.clone())),
+            false => Err(Refusal::Lie("its bytes are not those of the content")),
         };
     }
-    let read = || async {
-        let mut response = peers.range(&source.base, id, bytes.clone()).await?;
-        let mut chunk = Vec::new();
-        while let Some(piece) = next_piece(&mut response).await? {
-            let room = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX) - chunk.len();
-            if piece.len() > room {
-                return Err(FetchError::Wrong("a body that is too long"));
-            }
-            chunk.extend_from_slice(&piece);
-        }
-        Ok(chunk)
-    };
-    let last_chunk = match patient(read).await {
-        // It denies the very bytes that its map says it has.
-        Err(FetchError::NotHeld) => return Err(Refusal::Lie("it lacks its own last chunk")),
-        read => read.map_err(Refusal::Fetch)?,
-    };
-    if (last_chunk.len() as u64) < bytes.end - bytes.start {
-        return Err(Refusal::Fetch(FetchError::Wrong("a body that is too short")));
+    match claim.proof {
+        Some(proof) if proof.proves(&map) => Ok(Proven::Several(map, proof)),
+        Some(_) => Err(Refusal::Lie("its length is not that of the content")),
+        None => Err(Refusal::Lie("it does not prove its length")),
     }
-    if !map.verifies(geometry.last(), &last_chunk) {
-        return Err(Refusal::Lie("its last chunk does not fit its chunk map"));
-    }
-    Ok((map, last_chunk))
 }
 
 /// The next piece of a body.

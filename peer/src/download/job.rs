@@ -9,6 +9,7 @@ use futures::StreamExt;
 use potluck_common::{ChunkMap, ContentId, Geometry};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::live::Live;
 use super::owners::{Sources, explain};
 use super::partial::{PartialStore, Target};
 use super::place::{PlaceError, UnsyncedFolders, disk_failed, is_taken, path_of, place, taken};
@@ -64,6 +65,8 @@ pub struct Downloads {
     pub budget: Arc<Budget>,
     /// Bounds large contents at once.
     pub large: Arc<Semaphore>,
+    /// What of it others may have already.
+    pub live: Arc<Live>,
     /// What is moving.
     pub moving: Arc<AllMoving>,
     /// Folders with new names.
@@ -440,7 +443,8 @@ impl Downloads {
         ))
     }
 
-    async fn wait_for_scan(&self) {
+    /// Waits for the first look at the share folder: before it, what we share is not known to ourselves.
+    pub(crate) async fn wait_for_scan(&self) {
         let mut scanned = self.sharing.scanned.subscribe();
         let _late = tokio::time::timeout(SCAN_PATIENCE, scanned.wait_for(|scanned| *scanned)).await;
     }

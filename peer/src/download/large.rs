@@ -8,7 +8,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use potluck_common::protocol::ContentInfo;
 use potluck_common::{ChunkIndex, ContentId, HaveSet, PeerId};
 use tokio::sync::mpsc;
@@ -17,8 +16,10 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use super::claim::{Proven, Unproven, prove};
 use super::fetch::{Fact, Fetch};
 use super::job::{Downloads, Moving, Outcome};
+use super::live::{LiveContent, News};
+use super::neighbours::{Heard, Neighbours};
 use super::owners::{Sources, explain};
-use super::partial::{Kept, PartialFile, Target};
+use super::partial::{PartialFile, Target};
 use super::place::{PlaceError, disk_failed, is_no_space, path_of, place, taken};
 use crate::scheduler::{Failure, Holds, HopelessCause, RequestId, Scheduler, Verdict};
 use crate::share::folder::FileIdentity;
@@ -27,6 +28,10 @@ use crate::wire::tracker_client::AskError;
 
 /// Facts that may wait for the driver: a few for each request.
 const MAX_FACTS: usize = 256;
+/// First pause before the tracker is asked again who is there; doubles up to the configured interval.
+const FIRST_REFRESH: Duration = Duration::from_millis(100);
+/// How often the tracker is told how many chunks we hold: for people to look at, since neighbours hear it from us.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 /// How often a paused download looks whether there is space again.
 const SPACE_RETRY: Duration = Duration::from_secs(5);
 
@@ -44,6 +49,9 @@ struct Driver<'a> {
     partial: Arc<PartialFile>,
     scheduler: Scheduler,
     sources: Sources,
+    /// Owners that contradicted themselves: never asked.
+    liars: Vec<PeerId>,
+    neighbours: Neighbours,
     running: BTreeMap<RequestId, Running>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
@@ -54,6 +62,8 @@ struct Driver<'a> {
     n_unrecorded_bytes: u64,
     recorded_at: Instant,
     recording: Option<(Vec<ChunkIndex>, JoinHandle<io::Result<()>>)>,
+    /// When the tracker was last told how many chunks we hold.
+    announced: Option<Instant>,
     /// When there was first no usable owner, counted from the last chunk that came.
     hopeless_since: Option<Instant>,
     is_hopeless: bool,
@@ -75,63 +85,87 @@ impl Downloads {
         target: &Target,
         moving: &Moving,
     ) -> Result<Outcome, Failed> {
-        let Proven { map, last_chunk, from: prover, liars } =
-            prove(&self.peers, id, &sources).await.map_err(|unproven| explain_unproven(&unproven))?;
+        let proven = prove(&self.peers, id, &sources).await;
+        let (map, proof, liars) = match proven.map_err(|unproven| explain_unproven(&unproven))? {
+            (Proven::Several(map, proof), liars) => (map, proof, liars),
+            // The tracker named another length than the owners.
+            (Proven::One(bytes, giver), _) => return self.keep_small(id, bytes, giver, target).await,
+        };
         let geometry = map.geometry();
         self.check_space(geometry.len(), id)?;
         let (partials, goal) = (self.partials.clone(), target.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let (partial, have) = partials.open(map, &goal)?;
-            let kept = partial.keep(geometry.last(), &[Bytes::from(last_chunk)])?;
-            debug_assert!(matches!(kept, Kept::Yes), "the claim was proven with it");
-            Ok((partial, have))
-        });
-        let opened = opened.await.map_err(io::Error::other).flatten();
-        let (partial, mut have) = opened.map_err(|error| disk_failed(&path_of(&self.folder, target), &error))?;
+        let opened = tokio::task::spawn_blocking(move || partials.open(map, &goal)).await;
+        let opened = opened.map_err(io::Error::other).flatten();
+        let (partial, have) = opened.map_err(|error| disk_failed(&path_of(&self.folder, target), &error))?;
         if have.n_held() > 0 {
             tracing::info!(content_id = %id, n_held = have.n_held(), n_chunks = have.n_chunks(), "going on with an unfinished download");
         }
-        have.insert(geometry.last());
+        let partial = Arc::new(partial);
+        self.live.enter(Arc::new(LiveContent::new(partial.clone(), proof, have.clone())));
+        let _left = Left { downloads: self, id, len: geometry.len() };
         let (facts, inbox) = mpsc::channel(MAX_FACTS);
-        let mut scheduler = Scheduler::new(geometry, have.clone(), self.config.scheduler.clone(), fastrand::u64(..));
+        let (heard, news) = mpsc::channel(MAX_FACTS);
         let now = Instant::now();
-        for owner in sources.keys().filter(|owner| !liars.contains(owner)) {
-            scheduler.on_owner(*owner, Holds::All, now);
-        }
-        let driver = Driver {
+        let mut driver = Driver {
             downloads: self,
             target,
             from,
             moving,
-            partial: Arc::new(partial),
-            scheduler,
-            sources,
+            scheduler: Scheduler::new(geometry, have.clone(), self.config.scheduler.clone(), fastrand::u64(..)),
+            partial,
+            sources: Sources::new(),
+            liars,
+            neighbours: Neighbours::new(self.peers.clone(), id, heard),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             facts,
             have,
-            unrecorded: vec![geometry.last()],
-            n_unrecorded_bytes: geometry.len_of(geometry.last()),
+            unrecorded: Vec::new(),
+            n_unrecorded_bytes: 0,
             recorded_at: now,
             recording: None,
+            announced: None,
             hopeless_since: None,
             is_hopeless: false,
             spoiled: None,
             no_space_until: None,
-            n_bytes_from: BTreeMap::from([(prover, geometry.len_of(geometry.last()))]),
+            n_bytes_from: BTreeMap::new(),
             asked: BTreeMap::new(),
         };
-        driver.run(inbox, liars).await
+        driver.on_sources(sources);
+        driver.run(inbox, news).await
+    }
+}
+
+/// Tells everybody that the content is no longer being fetched, however that ended.
+struct Left<'a> {
+    downloads: &'a Downloads,
+    id: ContentId,
+    len: u64,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.downloads.live.leave(self.id);
+        self.downloads.library.set_partial(self.id, self.len, 0);
+        if self.downloads.library.holds(self.id) {
+            self.downloads.live.tell(self.id, News::Complete);
+        }
     }
 }
 
 impl Driver<'_> {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Fact>, liars: Vec<PeerId>) -> Result<Outcome, Failed> {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Fact>,
+        mut news: mpsc::Receiver<Heard>,
+    ) -> Result<Outcome, Failed> {
         let content_id = self.partial.map().content_id();
-        let mut refresh = tokio::time::interval(self.downloads.config.owners_refresh);
+        // Those who start together find each other within moments; later once in a while will do.
+        let mut refresh_pause = FIRST_REFRESH;
+        let mut next_refresh = Instant::now() + refresh_pause;
         let mut owners: Option<JoinHandle<Result<ContentInfo, AskError>>> = None;
         let mut failed = None;
-        refresh.tick().await;
         while !self.scheduler.is_complete() && failed.is_none() {
             let now = Instant::now();
             self.scheduler.on_tick(now);
@@ -147,14 +181,17 @@ impl Driver<'_> {
                         fact = inbox.try_recv().ok();
                     }
                 }
-                _ = refresh.tick(), if owners.is_none() => {
+                Some(heard) = news.recv() => self.on_heard(heard),
+                () = tokio::time::sleep_until(next_refresh.into()), if owners.is_none() => {
                     let downloads = self.downloads.clone();
                     owners = Some(tokio::spawn(async move { downloads.content_info(content_id).await }));
                 }
                 Some(answer) = finished(&mut owners) => {
                     owners = None;
+                    next_refresh = Instant::now() + refresh_pause;
+                    refresh_pause = (refresh_pause * 2).min(self.downloads.config.owners_refresh);
                     if let Ok(info) = answer {
-                        self.on_owners(&info, &liars);
+                        self.on_owners(&info);
                     }
                 }
                 Some(recorded) = finished_recording(&mut self.recording) => self.on_recorded(recorded),
@@ -225,6 +262,8 @@ impl Driver<'_> {
                 let len = self.partial.map().geometry().len_of(chunk);
                 if self.have.insert(chunk) {
                     self.hopeless_since = None;
+                    self.downloads.live.on_gained(self.partial.map().content_id(), chunk);
+                    self.announce(now);
                     self.unrecorded.push(chunk);
                     self.n_unrecorded_bytes += len;
                     if let Some(owner) = self.asked.get(&request) {
@@ -268,12 +307,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn on_owners(&mut self, info: &ContentInfo, liars: &[PeerId]) {
-        // Somebody claims another length, which is proven to be false: these are not the owners of this content.
-        if info.len != self.partial.map().geometry().len() {
-            return;
-        }
-        let now = Instant::now();
+    fn on_owners(&mut self, info: &ContentInfo) {
         let mut sources = self.downloads.sources(&info.owners, self.from);
         if *self.from == From::Single {
             sources.retain(|owner, _| self.sources.contains_key(owner));
@@ -281,10 +315,55 @@ impl Driver<'_> {
         for owner in self.sources.keys().filter(|owner| !sources.contains_key(owner)) {
             self.scheduler.on_owner_gone(*owner);
         }
-        for owner in sources.keys().filter(|owner| !liars.contains(owner)) {
-            self.scheduler.on_owner(*owner, Holds::All, now);
+        self.on_sources(sources);
+    }
+
+    fn on_sources(&mut self, mut sources: Sources) {
+        let now = Instant::now();
+        sources.retain(|owner, _| !self.liars.contains(owner));
+        for source in sources.values().filter(|source| source.owner.complete) {
+            self.scheduler.on_owner(source.owner.peer_id, Holds::All, now);
+        }
+        if sources.values().any(|source| !source.owner.complete) {
+            self.neighbours.listen(&sources, &mut self.tasks);
         }
         self.sources.extend(sources);
+    }
+
+    /// What a neighbour holds and gains. What it claims costs it nothing and us a request: the bytes are verified anyway.
+    fn on_heard(&mut self, heard: Heard) {
+        let geometry = self.partial.map().geometry();
+        let now = Instant::now();
+        let (owner, line) = match heard {
+            Heard::Line(owner, line) => (owner, line),
+            Heard::Ended(owner) => {
+                self.neighbours.on_ended(owner);
+                if self.sources.get(&owner).is_some_and(|source| !source.owner.complete) {
+                    self.scheduler.on_owner_gone(owner);
+                }
+                return;
+            }
+        };
+        if line.complete {
+            self.scheduler.on_owner(owner, Holds::All, now);
+        } else if let Some(have) = line.have.and_then(|have| have.parse(geometry).ok()) {
+            self.scheduler.on_owner(owner, Holds::Some(have), now);
+        }
+        for chunk in line.gained.into_iter().filter_map(|chunk| geometry.index(chunk)) {
+            self.scheduler.on_have(owner, chunk);
+        }
+        for chunk in line.coming.into_iter().filter_map(|chunk| geometry.index(chunk)) {
+            self.scheduler.on_coming(chunk);
+        }
+    }
+
+    /// Tells the tracker at the first chunk that we are an owner too, and then once in a while how far we are.
+    fn announce(&mut self, now: Instant) {
+        if self.announced.is_none_or(|at| now >= at + ANNOUNCE_EVERY) {
+            self.announced = Some(now);
+            let map = self.partial.map();
+            self.downloads.library.set_partial(map.content_id(), map.geometry().len(), self.have.n_held());
+        }
     }
 
     /// Begins to make durable what was written, and to record it once it is.
@@ -309,6 +388,7 @@ impl Driver<'_> {
         tracing::warn!(%error, n_chunks = chunks.len(), "what was written is not durable and is fetched again");
         for chunk in chunks.into_iter().chain(std::mem::take(&mut self.unrecorded)) {
             self.have.remove(chunk);
+            self.downloads.live.on_lost(self.partial.map().content_id(), chunk);
             self.scheduler.on_lost(chunk);
         }
         self.n_unrecorded_bytes = 0;
@@ -383,7 +463,7 @@ impl Driver<'_> {
             if partial.file().metadata()?.len() != map.geometry().len() {
                 return Err(PlaceError::Io(io::Error::other("the file does not have the length it should")));
             }
-            place(&folder, partials.dir(), &map.content_id().to_string(), partial.file(), &target)?;
+            place(&folder, partials.dir(), &map.content_id().to_string(), &partial.file(), &target)?;
             partials.forget(map.content_id())?;
             Ok(FileIdentity::of(partial.file())?)
         });

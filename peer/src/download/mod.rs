@@ -2,12 +2,14 @@
 //!
 //! [`pattern`] reads what was typed and [`plan`] finds out which contents are meant; [`large`] drives the scheduler for contents
 //! of several chunks and [`small`] fetches the others in one request; [`claim`] proves a length and a chunk map, [`fetch`] is
-//! one request, [`partial`] the unfinished bytes on disk, [`place`] the step to the final name. [`job`] puts them together.
+//! one request, [`neighbours`] listens to what others gain, [`live`] tells others what we gain, [`partial`] holds the unfinished bytes on disk, [`place`] the step to the final name. [`job`] puts them together.
 
 pub mod claim;
 pub mod fetch;
 pub mod job;
 pub mod large;
+pub mod live;
+pub mod neighbours;
 pub mod owners;
 pub mod partial;
 pub mod pattern;

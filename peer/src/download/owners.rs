@@ -63,14 +63,16 @@ impl Downloads {
         self.ask(|tracker| async move { tracker.content(id, MAX_OWNERS).await }).await
     }
 
-    /// The complete owners of a handout that may be asked.
+    /// The owners of a handout that may be asked; partial ones only where everybody is.
     pub(super) fn sources(&self, owners: &[Owner], from: &From) -> Sources {
         let me = self.who.peer_id();
         let wanted = |owner: &Owner| match from {
             From::Peer(peer) => owner.name == *peer || owner.peer_id.to_string() == *peer,
             From::All | From::Single => true,
         };
-        let usable = owners.iter().filter(|owner| owner.complete && owner.peer_id != me && wanted(owner));
+        let usable = owners
+            .iter()
+            .filter(|owner| (owner.complete || *from == From::All) && owner.peer_id != me && wanted(owner));
         usable
             .filter_map(|owner| {
                 Some((owner.peer_id, Source { owner: owner.clone(), base: self.peers.base_of(owner)? }))

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
@@ -48,7 +49,7 @@ pub struct PartialStore {
 /// One unfinished content, open.
 #[derive(Debug)]
 pub struct PartialFile {
-    file: File,
+    file: Arc<File>,
     map: ChunkMap,
 }
 
@@ -119,7 +120,7 @@ impl PartialStore {
             file.set_len(geometry.len())?;
         }
         self.save(map.content_id(), geometry.len(), target, &have)?;
-        Ok((PartialFile { file, map }, have))
+        Ok((PartialFile { file: Arc::new(file), map }, have))
     }
 
     /// Records what is held. The caller has synced the data.
@@ -196,8 +197,8 @@ impl PartialFile {
     }
 
     /// The open file.
-    pub const fn file(&self) -> &File {
-        &self.file
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
     }
 }
 

@@ -43,19 +43,28 @@ impl Downloads {
     ) -> Result<Option<Outcome>, Failed> {
         let permit = self.budget.take(MIN_CHUNK_LEN).await;
         let Some(Fetched { bytes, from }) = self.fetch_whole(id, sources).await? else { return Ok(None) };
+        let outcome = self.keep_small(id, bytes, from, target).await?;
+        drop(permit);
+        Ok(Some(outcome))
+    }
+
+    /// Gives verified bytes of at most one chunk their name.
+    pub(super) async fn keep_small(
+        &self,
+        id: ContentId,
+        bytes: Vec<u8>,
+        from: String,
+        target: &Target,
+    ) -> Result<Outcome, Failed> {
         let len = bytes.len() as u64;
         let (folder, partials, goal) = (self.folder.clone(), self.partials.clone(), target.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            let written = write_and_place(&folder, &partials, id, &bytes, &goal);
-            drop(permit);
-            written
-        });
+        let written = tokio::task::spawn_blocking(move || write_and_place(&folder, &partials, id, &bytes, &goal));
         match written.await.map_err(|error| PlaceError::Io(io::Error::other(error))).flatten() {
             Ok(identity) => {
                 let geometry = Geometry::new(len).expect("it is at most one chunk");
                 let map = potluck_common::ChunkMap::from_values(geometry, vec![*id.as_bytes()]);
                 self.on_placed(map, identity, target);
-                Ok(Some(Outcome { len, from: vec![Contribution { name: from, n_bytes: len }] }))
+                Ok(Outcome { len, from: vec![Contribution { name: from, n_bytes: len }] })
             }
             Err(PlaceError::Taken) => Err(taken(&self.folder, target)),
             Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.folder, target), &error)),
@@ -63,7 +72,7 @@ impl Downloads {
     }
 
     async fn fetch_whole(&self, id: ContentId, sources: &Sources) -> Result<Option<Fetched>, Failed> {
-        let mut left: Vec<_> = sources.values().collect();
+        let mut left: Vec<_> = sources.values().filter(|source| source.owner.complete).collect();
         fastrand::shuffle(&mut left);
         // Slower than this is too slow (C11), and an owner that is slow or silent does not keep the next one waiting.
         let slow_rate = self.config.scheduler.slow_rate.max(1);
@@ -85,7 +94,9 @@ impl Downloads {
                     break;
                 }
                 let head_start = if left.is_empty() { Duration::MAX } else { HEAD_START };
-                let Ok(Some((source, answer))) = tokio::time::timeout(head_start, asking.next()).await else { continue };
+                let Ok(Some((source, answer))) = tokio::time::timeout(head_start, asking.next()).await else {
+                    continue;
+                };
                 match answer {
                     Ok(bytes) if ContentId::of(&bytes) == id => {
                         self.traffic.down.fetch_add(bytes.len() as u64, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use potluck_common::protocol::Entry;
+use potluck_common::protocol::{Entry, PartialEntry};
 use potluck_common::{ContentId, SharePath};
 use tokio::sync::watch;
 
@@ -35,6 +35,15 @@ pub struct Delta {
     pub added: Vec<Entry>,
     /// Gone.
     pub removed: Vec<SharePath>,
+    /// Contents of which we hold another number of chunks; 0: none any more, or all.
+    pub partial: Vec<PartialEntry>,
+}
+
+/// What a change was about.
+#[derive(Debug, Clone)]
+enum Subject {
+    File(SharePath),
+    Partial(ContentId),
 }
 
 /// The catalogue. Methods are short and never wait; the lock is not held across them.
@@ -48,8 +57,9 @@ pub struct Library {
 struct Inner {
     files: BTreeMap<SharePath, (SharedFile, u64)>,
     contents: HashMap<ContentId, Vec<SharePath>>,
-    log: BTreeMap<u64, SharePath>,
+    log: BTreeMap<u64, Subject>,
     gone: HashMap<SharePath, u64>,
+    partial: HashMap<ContentId, (PartialEntry, u64)>,
     revision: u64,
     n_bytes: u64,
 }
@@ -82,7 +92,7 @@ impl Library {
         let revision = inner.revision;
         inner.n_bytes += file.identity.len;
         inner.contents.entry(file.content_id).or_default().push(path.clone());
-        inner.log.insert(revision, path.clone());
+        inner.log.insert(revision, Subject::File(path.clone()));
         inner.files.insert(path, (file, revision));
         self.revision.send_replace(revision);
         true
@@ -97,10 +107,25 @@ impl Library {
         inner.take_out(path);
         inner.revision += 1;
         let revision = inner.revision;
-        inner.log.insert(revision, path.clone());
+        inner.log.insert(revision, Subject::File(path.clone()));
         inner.gone.insert(path.clone(), revision);
         self.revision.send_replace(revision);
         true
+    }
+
+    /// We hold so many chunks of a content; 0 when it is complete or given up.
+    pub fn set_partial(&self, content_id: ContentId, len: u64, n_chunks: u32) {
+        let mut inner = self.lock();
+        if let Some((_, revision)) = inner.partial.remove(&content_id) {
+            inner.log.remove(&revision);
+        } else if n_chunks == 0 {
+            return;
+        }
+        inner.revision += 1;
+        let revision = inner.revision;
+        inner.log.insert(revision, Subject::Partial(content_id));
+        inner.partial.insert(content_id, (PartialEntry { content_id, len, n_chunks }, revision));
+        self.revision.send_replace(revision);
     }
 
     /// What is known of a path.
@@ -154,14 +179,18 @@ impl Library {
     /// The changes after `base`, at most `limit` of them.
     pub fn changes_since(&self, base: u64, limit: usize) -> Delta {
         let inner = self.lock();
-        let mut delta = Delta { base, revision: base, added: Vec::new(), removed: Vec::new() };
-        for (revision, path) in inner.log.range(base + 1..).take(limit) {
+        let mut delta = Delta { base, revision: base, added: Vec::new(), removed: Vec::new(), partial: Vec::new() };
+        for (revision, subject) in inner.log.range(base + 1..).take(limit) {
             delta.revision = *revision;
-            match inner.files.get(path) {
-                Some((file, _)) => {
-                    delta.added.push(Entry { path: path.clone(), content_id: file.content_id, len: file.identity.len });
-                }
-                None => delta.removed.push(path.clone()),
+            match subject {
+                Subject::Partial(id) => delta.partial.extend(inner.partial.get(id).map(|(entry, _)| *entry)),
+                Subject::File(path) => match inner.files.get(path) {
+                    Some((file, _)) => {
+                        let (content_id, len) = (file.content_id, file.identity.len);
+                        delta.added.push(Entry { path: path.clone(), content_id, len });
+                    }
+                    None => delta.removed.push(path.clone()),
+                },
             }
         }
         delta

@@ -17,7 +17,7 @@ pub enum Reached {
     /// It runs elsewhere on this machine, and goes on when we end.
     Running(Session),
     /// It lives in this process; the token ends it.
-    Own(Peer, CancellationToken),
+    Own(Box<Peer>, CancellationToken),
 }
 
 impl Reached {
@@ -37,7 +37,7 @@ impl Reached {
         let listener = bind(global).await?;
         let shutdown = CancellationToken::new();
         let peer = Peer::start(listener, global.config()?, lifetime, shutdown.clone()).await?;
-        Ok(Self::Own(peer, shutdown))
+        Ok(Self::Own(Box::new(peer), shutdown))
     }
 
     /// Gives a verb; dropping the receiver cancels it.

@@ -127,7 +127,8 @@ impl Announcer {
             };
             let wait = match answer {
                 Ok(reply) => {
-                    if silent || !acked.joined {
+                    // Asked to say everything again, it has joined only with that.
+                    if !reply.resync && (silent || !acked.joined) {
                         tracing::info!(tracker = %self.tracker.base(), "joined");
                     }
                     (silent, pause) = (false, self.config.tracker_retry_min);
@@ -189,7 +190,13 @@ impl Announcer {
     fn compose(&self, event: AnnounceEvent, acked: &mut Acked, who: &(Identity, u64)) -> Announce {
         acked.seq += 1;
         let delta = if event == AnnounceEvent::Stopped {
-            Delta { base: acked.revision, revision: acked.revision, added: Vec::new(), removed: Vec::new() }
+            Delta {
+                base: acked.revision,
+                revision: acked.revision,
+                added: Vec::new(),
+                removed: Vec::new(),
+                partial: Vec::new(),
+            }
         } else {
             self.fitting_delta(acked)
         };
@@ -207,7 +214,7 @@ impl Announcer {
             revision: delta.revision,
             added: delta.added,
             removed: delta.removed,
-            partial: Vec::new(),
+            partial: delta.partial,
             rates: self.traffic.rates(),
         }
     }
@@ -219,7 +226,7 @@ impl Announcer {
             let delta = self.library.changes_since(acked.revision, limit);
             // A character of a path takes two bytes in JSON at most, since control characters are refused.
             let paths = delta.added.iter().map(|entry| &entry.path).chain(&delta.removed);
-            let len: usize = paths.map(|path| 2 * path.as_str().len() + 160).sum();
+            let len = paths.map(|path| 2 * path.as_str().len() + 160).sum::<usize>() + 160 * delta.partial.len();
             if len + ENVELOPE_LEN <= MAX_ANNOUNCE_LEN || limit <= 1 {
                 return delta;
             }

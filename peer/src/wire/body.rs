@@ -24,8 +24,9 @@ pub const SLICE_LEN: usize = 256 << 10;
 pub struct FileSlices {
     /// The file, open.
     pub file: Arc<File>,
-    /// The state it must stay in: a file that changes while it is sent ends the body early.
-    pub identity: FileIdentity,
+    /// The state it must stay in: a file that changes while it is sent ends the body early. `None` for one that is being
+    /// fetched, of which only verified chunks are sent.
+    pub identity: Option<FileIdentity>,
     /// Which bytes.
     pub bytes: Range<u64>,
     /// Where slices come from.
@@ -68,7 +69,9 @@ impl FileSlices {
         Some(tokio::task::spawn_blocking(move || {
             let mut buffer = pool.take(len);
             file.read_exact_at(buffer.as_mut(), offset)?;
-            if FileIdentity::of(&*file)? != identity {
+            if let Some(identity) = identity
+                && FileIdentity::of(&*file)? != identity
+            {
                 return Err(io::Error::other("the file changed while it was sent"));
             }
             Ok(Bytes::from_owner(buffer))

@@ -2,6 +2,8 @@
 
 pub mod announce;
 pub mod body;
+pub mod have;
 pub mod peer_client;
+pub mod respond;
 pub mod serve;
 pub mod tracker_client;

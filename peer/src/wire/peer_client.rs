@@ -11,9 +11,10 @@ use potluck_common::address::Reach;
 use potluck_common::chunk::Geometry;
 use potluck_common::net::client::{ClientConfig, client, parse_base_url};
 use potluck_common::protocol::Owner;
+use potluck_common::tree::LengthProof;
 use reqwest::{Response, StatusCode, Url, header};
 
-use super::serve::CONTENT_LEN_HEADER;
+use super::serve::{CONTENT_LEN_HEADER, LENGTH_PROOF_HEADER};
 use super::tracker_client::root_cause;
 use crate::range::parse_content_range;
 
@@ -44,6 +45,8 @@ pub struct MapClaim {
     pub len: u64,
     /// 32 bytes a chunk.
     pub map: Vec<u8>,
+    /// What is to prove the length, if the owner sent anything.
+    pub proof: Option<LengthProof>,
 }
 
 /// A client for all owners.
@@ -104,6 +107,18 @@ impl PeerClient {
         read_at_most(response, max).await
     }
 
+    /// Reads a short range to its end; it may be empty.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn bytes(&self, base: &Url, id: ContentId, bytes: Range<u64>) -> Result<Vec<u8>, FetchError> {
+        let len = bytes.end - bytes.start;
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        read_at_most(self.range(base, id, bytes).await?, len).await
+    }
+
     /// Asks for the chunk map.
     ///
     /// # Errors
@@ -113,8 +128,17 @@ impl PeerClient {
         let len = response.headers().get(CONTENT_LEN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let len: u64 = len.ok_or(FetchError::Wrong("no length"))?;
         let geometry = Geometry::new(len).map_err(|_| FetchError::Wrong("a length over the limit"))?;
+        let proof = response.headers().get(LENGTH_PROOF_HEADER).and_then(|value| hex::decode(value.as_bytes()).ok());
         let map = read_at_most(response, 32 * u64::from(geometry.n_chunks())).await?;
-        Ok(MapClaim { len, map })
+        Ok(MapClaim { len, map, proof: proof.map(LengthProof::from_wire) })
+    }
+
+    /// Starts listening to what an owner holds and gains.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn have(&self, base: &Url, id: ContentId) -> Result<Response, FetchError> {
+        check(self.http.get(content_url(base, id, "/have")).send().await)
     }
 }
 

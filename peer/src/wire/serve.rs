@@ -3,7 +3,10 @@
 //! Invariant: only reading. Nothing that arrives here changes the peer or its share folder, and every file is opened
 //! through the share folder's handle in the very state in which it was hashed.
 
+use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,24 +17,30 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use potluck_common::chunk::Run;
 use potluck_common::net::host::{self, HostPolicy};
 use potluck_common::net::problem::{internal, method_not_allowed, not_found, problem};
 use potluck_common::protocol::{Entry, Index, Problem};
-use potluck_common::{ContentId, PeerId, SharePath};
+use potluck_common::tree::LengthProof;
+use potluck_common::{ContentId, Geometry, PeerId, SharePath};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::FileSlices;
+use super::have::HaveStream;
+use super::respond::{Negotiated, choked, negotiate, send};
 use crate::buffers::BufferPool;
-use crate::range::{Wanted, parse_range};
+use crate::download::live::{Live, News};
 use crate::share::cache::HashCache;
-use crate::share::folder::ShareFolder;
+use crate::share::folder::{FileIdentity, ShareFolder};
 use crate::share::library::{Library, SharedFile};
 use crate::share::sharing::LookAgain;
 use crate::traffic::Traffic;
 
 /// Header of a chunk map: the length of the content, in bytes, that the map was made with.
 pub const CONTENT_LEN_HEADER: &str = "potluck-content-len";
+/// Header of a chunk map: what proves that length, in hexadecimal digits; absent for a content of one chunk.
+pub const LENGTH_PROOF_HEADER: &str = "potluck-length-proof";
 /// Most files in one page of the index.
 const MAX_INDEX_PAGE: usize = 10_000;
 
@@ -44,6 +53,8 @@ pub struct Serve {
     pub library: Arc<Library>,
     /// Chunk maps.
     pub cache: Arc<HashCache>,
+    /// Contents that are being fetched.
+    pub live: Arc<Live>,
     /// Free upload slots.
     pub slots: Arc<Semaphore>,
     /// What an upload without a slot is told to wait.
@@ -63,10 +74,15 @@ pub fn router(serve: Serve, hosts: HostPolicy) -> Router {
     Router::new()
         .route("/v1/content/{id}", get(content))
         .route("/v1/content/{id}/chunks", get(chunk_map))
+        .route("/v1/content/{id}/have", get(have))
         .route("/f/{*path}", get(file))
         .route("/v1/index", get(index))
         .route("/healthz", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
-        .fallback(|| async { not_found("A peer serves /f/PATH, /v1/content/ID, /v1/content/ID/chunks and /v1/index.") })
+        .fallback(|| async {
+            not_found(
+                "A peer serves /f/PATH, /v1/content/ID, /v1/content/ID/chunks, /v1/content/ID/have and /v1/index.",
+            )
+        })
         .method_not_allowed_fallback(|| async { method_not_allowed() })
         .layer(axum::middleware::from_fn_with_state(hosts, host::guard))
         .layer(axum::middleware::map_response(harden))
@@ -94,11 +110,11 @@ async fn content(
 ) -> Result<Response, Problem> {
     let id = parse_id(&readable(id)?)?;
     for (path, file) in serve.library.find(id) {
-        if let Some(response) = serve.respond(&path, file, &method, &headers).await? {
+        if let Some(response) = serve.respond(&path, file, &method, &headers).await {
             return Ok(response);
         }
     }
-    Err(not_found("This peer does not hold that content."))
+    serve.respond_in_part(id, &method, &headers)
 }
 
 async fn file(
@@ -110,7 +126,7 @@ async fn file(
     let gone = || not_found("This peer does not share a file of that name.");
     let path: SharePath = readable(path)?.parse().map_err(|_| gone())?;
     let file = serve.library.get(&path).ok_or_else(gone)?;
-    let mut response = serve.respond(&path, file, &method, &headers).await?.ok_or_else(gone)?;
+    let mut response = serve.respond(&path, file, &method, &headers).await.ok_or_else(gone)?;
     if let Ok(value) = HeaderValue::try_from(disposition(path.file_name())) {
         response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
     }
@@ -132,33 +148,60 @@ fn disposition(name: &str) -> String {
 
 async fn chunk_map(State(serve): State<Serve>, id: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
     let id = parse_id(&readable(id)?)?;
-    let found = serve.library.find(id);
-    let Some((_, file)) = found.first() else {
-        return Err(not_found("This peer does not hold that content."));
-    };
-    let (cache, len) = (serve.cache.clone(), file.identity.len);
-    let map = tokio::task::spawn_blocking(move || cache.chunk_map(id, len)).await;
-    match map {
-        Ok(Ok(Some(map))) => {
-            let headers = [
-                (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-                (HeaderName::from_static(CONTENT_LEN_HEADER), len.to_string()),
-            ];
-            Ok((headers, map).into_response())
-        }
-        Ok(Ok(None)) => {
-            tracing::error!(content_id = %id, "a shared content has no chunk map");
-            Err(internal())
-        }
-        Ok(Err(error)) => {
-            tracing::error!(content_id = %id, %error, "cannot read a chunk map");
-            Err(internal())
-        }
-        Err(error) => {
-            tracing::error!(content_id = %id, %error, "cannot read a chunk map");
-            Err(internal())
-        }
+    if let Some((path, file)) = serve.library.find(id).into_iter().next() {
+        let (cache, folder) = (serve.cache.clone(), serve.folder.clone());
+        let claim = tokio::task::spawn_blocking(move || claim(&cache, &folder, &path, file)).await;
+        return match claim.map_err(io::Error::other).flatten() {
+            Ok((map, proof)) => Ok(claim_response(file.identity.len, map, proof.as_ref())),
+            Err(error) => {
+                tracing::error!(content_id = %id, %error, "cannot give a chunk map");
+                Err(internal())
+            }
+        };
     }
+    let live = serve.live.get(id).ok_or_else(not_held)?;
+    let map = live.partial.map();
+    Ok(claim_response(map.geometry().len(), map.as_wire().to_vec(), Some(&live.proof)))
+}
+
+/// What we say of a content that we hold: its chunk map and, if it has several chunks, the proof of its length.
+fn claim(
+    cache: &HashCache,
+    folder: &ShareFolder,
+    path: &SharePath,
+    file: SharedFile,
+) -> io::Result<(Vec<u8>, Option<LengthProof>)> {
+    let map = cache.chunk_map(file.content_id, file.identity.len)?;
+    let map = map.ok_or_else(|| io::Error::other("a shared content has no chunk map"))?;
+    let geometry = Geometry::new(file.identity.len).map_err(io::Error::other)?;
+    if geometry.n_chunks() == 1 {
+        return Ok((map, None));
+    }
+    let bytes = geometry.bytes_of(geometry.last());
+    let mut last_chunk = vec![0; usize::try_from(bytes.end - bytes.start).map_err(io::Error::other)?];
+    folder.open_unchanged(path, file.identity)?.read_exact_at(&mut last_chunk, bytes.start)?;
+    Ok((map, Some(LengthProof::of(geometry, &last_chunk))))
+}
+
+fn claim_response(len: u64, map: Vec<u8>, proof: Option<&LengthProof>) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, "application/octet-stream")], map).into_response();
+    response.headers_mut().insert(CONTENT_LEN_HEADER, HeaderValue::from(len));
+    if let Some(proof) = proof {
+        let proof = HeaderValue::try_from(hex::encode(proof.as_wire())).expect("hex digits are a header value");
+        response.headers_mut().insert(LENGTH_PROOF_HEADER, proof);
+    }
+    response
+}
+
+async fn have(State(serve): State<Serve>, id: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let id = parse_id(&readable(id)?)?;
+    let stream = HaveStream { id, live: serve.live.clone(), library: serve.library.clone() };
+    let lines = stream.lines().ok_or_else(not_held)?;
+    Ok(([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response())
+}
+
+fn not_held() -> Problem {
+    not_found("This peer does not hold that content.")
 }
 
 #[derive(Deserialize)]
@@ -200,48 +243,13 @@ impl Serve {
         file: SharedFile,
         method: &Method,
         headers: &HeaderMap,
-    ) -> Result<Option<Response>, Problem> {
-        let len = file.identity.len;
-        let etag = format!("\"b3:{}\"", file.content_id);
-        let wanted = match headers.get(header::IF_RANGE).map(HeaderValue::as_bytes) {
-            Some(value) if value != etag.as_bytes() => Wanted::Whole,
-            _ => {
-                let ranges = headers.get_all(header::RANGE).iter().map(|value| value.to_str().unwrap_or_default());
-                parse_range(ranges, len)
-            }
+    ) -> Option<Response> {
+        let (id, len) = (file.content_id, file.identity.len);
+        let (bytes, builder) = match negotiate(id, len, headers) {
+            Negotiated::Over(response) => return Some(response),
+            Negotiated::Send(bytes, builder) => (bytes, builder),
         };
-        let builder = Response::builder()
-            .header(header::ETAG, &etag)
-            .header(header::ACCEPT_RANGES, "bytes")
-            .header(header::CONTENT_TYPE, "application/octet-stream");
-        if headers.get_all(header::IF_NONE_MATCH).iter().any(|value| matches_etag(value, &etag)) {
-            return Ok(builder.status(StatusCode::NOT_MODIFIED).body(Body::empty()).ok());
-        }
-        let (bytes, builder) = match wanted {
-            Wanted::Whole => (0..len, builder.status(StatusCode::OK)),
-            Wanted::Bytes(bytes) => {
-                let content_range = format!("bytes {}-{}/{len}", bytes.start, bytes.end - 1);
-                (bytes, builder.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, content_range))
-            }
-            Wanted::Unsatisfiable => {
-                let mut response = problem(
-                    StatusCode::RANGE_NOT_SATISFIABLE,
-                    "no-such-range",
-                    "The content does not have those bytes",
-                    format!("It has {len} bytes."),
-                )
-                .into_response();
-                if let Ok(value) = HeaderValue::try_from(format!("bytes */{len}")) {
-                    response.headers_mut().insert(header::CONTENT_RANGE, value);
-                }
-                return Ok(Some(response));
-            }
-        };
-        let builder = builder.header(header::CONTENT_LENGTH, bytes.end - bytes.start);
-        let slot = match self.slots.clone().try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => return Ok(Some(self.choked())),
-        };
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return Some(choked(self.retry_after_s)) };
         let (folder, shared_path, identity) = (self.folder.clone(), path.clone(), file.identity);
         let opened = tokio::task::spawn_blocking(move || folder.open_unchanged(&shared_path, identity)).await;
         let opened = match opened.map_err(io::Error::other).flatten() {
@@ -249,46 +257,50 @@ impl Serve {
             Err(error) => {
                 tracing::debug!(?path, %error, "a shared file is not what it was");
                 self.look_again.at(path.clone());
-                return Ok(None);
+                return None;
             }
         };
-        let body = if *method == Method::HEAD || bytes.is_empty() {
-            Body::empty()
-        } else {
-            let slices = FileSlices {
-                file: Arc::new(opened),
-                identity,
-                bytes,
-                pool: self.pool.clone(),
-                traffic: self.traffic.clone(),
-                slot,
-            };
-            Body::from_stream(slices.into_stream())
+        if let Ok(geometry) = Geometry::new(len) {
+            self.hand_out(id, geometry.chunks_touching(bytes.clone()));
+        }
+        Some(send(builder, method, self.slices(opened.into(), Some(identity), bytes, slot)))
+    }
+
+    /// Answers with bytes of a content that is being fetched, if every chunk that they touch is verified.
+    fn respond_in_part(&self, id: ContentId, method: &Method, headers: &HeaderMap) -> Result<Response, Problem> {
+        let live = self.live.get(id).ok_or_else(not_held)?;
+        let geometry = live.partial.map().geometry();
+        let (bytes, builder) = match negotiate(id, geometry.len(), headers) {
+            Negotiated::Over(response) => return Ok(response),
+            Negotiated::Send(bytes, builder) => (bytes, builder),
         };
-        builder.body(body).map(Some).map_err(|error| {
-            tracing::error!(%error, "cannot answer");
-            internal()
-        })
+        let run = geometry.chunks_touching(bytes.clone());
+        if !run.is_some_and(|run| live.holds(run.indices())) {
+            let n_held = live.have().n_held();
+            let n_chunks = geometry.n_chunks();
+            return Err(not_found(format!(
+                "This peer holds {n_held} of {n_chunks} chunks, and not all of that range."
+            )));
+        }
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return Ok(choked(self.retry_after_s)) };
+        self.hand_out(id, run);
+        Ok(send(builder, method, self.slices(live.partial.file(), None, bytes, slot)))
     }
 
-    fn choked(&self) -> Response {
-        let mut response = problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no-upload-slot",
-            "All upload slots are taken",
-            "Ask again after the time in Retry-After, or ask another owner.",
-        )
-        .into_response();
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s));
-        response
+    fn slices(
+        &self,
+        file: Arc<File>,
+        identity: Option<FileIdentity>,
+        bytes: Range<u64>,
+        slot: OwnedSemaphorePermit,
+    ) -> FileSlices {
+        FileSlices { file, identity, bytes, pool: self.pool.clone(), traffic: self.traffic.clone(), slot }
     }
-}
 
-fn matches_etag(value: &HeaderValue, etag: &str) -> bool {
-    value.to_str().is_ok_and(|value| {
-        value.split(',').any(|candidate| {
-            let candidate = candidate.trim();
-            candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag
-        })
-    })
+    /// Tells whoever follows the content that copies of these chunks are on their way.
+    fn hand_out(&self, id: ContentId, run: Option<Run>) {
+        for chunk in run.iter().flat_map(|run| run.indices()) {
+            self.live.tell(id, News::Coming(chunk.get()));
+        }
+    }
 }

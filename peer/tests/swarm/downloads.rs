@@ -20,3 +20,31 @@ async fn a_large_file_from_two_owners_at_once() {
     assert_eq!(names.len(), 2, "{:?}", finished.from);
     tracker.wait_for_owners(id, 3).await;
 }
+
+/// A crowd: leechers that start together get most of a file from each other, and the seeder gives little more than one copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn leechers_feed_leechers() {
+    const N_LEECHERS: usize = 4;
+    let tracker = Tracker::start().await;
+    let data = noise(24 << 20, 3);
+    let id = ContentId::of(&data);
+    let seeder = Node::start(&tracker, "seeder", &[("file.bin", &data)]).await;
+    tracker.wait_for_owners(id, 1).await;
+    let mut leechers = Vec::new();
+    for n in 0..N_LEECHERS {
+        leechers.push(Node::start(&tracker, &format!("leecher{n}"), &[]).await);
+    }
+    let finished = futures::future::join_all(leechers.iter().map(|leecher| leecher.download("file.bin"))).await;
+    let mut from_each_other = 0;
+    for (leecher, finished) in leechers.iter().zip(finished) {
+        let finished = finished.unwrap();
+        assert_eq!(leecher.read("file.bin").as_deref(), Some(&data[..]));
+        from_each_other +=
+            finished.from.iter().filter(|share| share.name != "seeder").map(|share| share.n_bytes).sum::<u64>();
+    }
+    assert!(from_each_other > 0, "somebody got something from another leecher");
+    tracker.wait_for_owners(id, 1 + N_LEECHERS as u64).await;
+    let info = tracker.get(&format!("/v1/content/{id}")).await.unwrap();
+    assert_eq!(info["n_partial"], 0, "{info}");
+    drop(seeder);
+}

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use potluck_common::chunk::{Geometry, MIN_CHUNK_LEN};
 use potluck_common::identity::{Identity, SIGNATURE_HEADER};
 use potluck_common::protocol::{Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, Rates};
-use potluck_common::tree::chunk_value;
+use potluck_common::tree::{LengthProof, chunk_value};
 use potluck_common::{ChunkMap, ContentId, PeerId};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -57,7 +57,7 @@ impl Content {
     /// The right answer.
     pub(crate) fn honest(&self, ask: &Ask) -> Response<Body> {
         match ask {
-            Ask::Map => map_answer(self.data.len() as u64, self.map.clone()),
+            Ask::Map => map_answer(self, self.data.len() as u64, self.map.clone()),
             Ask::Whole => answer(200).body(self.data.clone().into()).unwrap(),
             Ask::Range(range) => range_answer(self, range.clone(), self.data.slice(range.clone())),
         }
@@ -88,9 +88,16 @@ pub(crate) fn bare(status: u16) -> Response<Body> {
     answer(status).body(Body::empty()).unwrap()
 }
 
-/// A chunk map with the length it is said to have been made with.
-pub(crate) fn map_answer(len: u64, map: Vec<u8>) -> Response<Body> {
-    answer(200).header("potluck-content-len", len.to_string()).body(map.into()).unwrap()
+/// A chunk map with the length it is said to have been made with, and the true proof of the true length.
+pub(crate) fn map_answer(content: &Content, len: u64, map: Vec<u8>) -> Response<Body> {
+    let mut answer = answer(200).header("potluck-content-len", len.to_string());
+    let geometry = Geometry::new(content.data.len() as u64).unwrap();
+    if geometry.n_chunks() > 1 {
+        let last = usize::try_from(geometry.bytes_of(geometry.last()).start).unwrap();
+        let proof = LengthProof::of(geometry, &content.data[last..]);
+        answer = answer.header("potluck-length-proof", hex::encode(proof.as_wire()));
+    }
+    answer.body(map.into()).unwrap()
 }
 
 /// 206 for that range with any body.
