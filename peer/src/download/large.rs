@@ -35,6 +35,14 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 /// How often a paused download looks whether there is space again.
 const SPACE_RETRY: Duration = Duration::from_secs(5);
 
+/// What was written is durable.
+enum Recorded {
+    /// And so is the record that says so.
+    Yes,
+    /// But the record could not be written.
+    NotNoted(io::Error),
+}
+
 /// A request under way.
 struct Running {
     owner: PeerId,
@@ -61,7 +69,7 @@ struct Driver<'a> {
     unrecorded: Vec<ChunkIndex>,
     n_unrecorded_bytes: u64,
     recorded_at: Instant,
-    recording: Option<(Vec<ChunkIndex>, JoinHandle<io::Result<()>>)>,
+    recording: Option<(Vec<ChunkIndex>, JoinHandle<io::Result<Recorded>>)>,
     /// When the tracker was last told how many chunks we hold.
     announced: Option<Instant>,
     /// When there was first no usable owner, counted from the last chunk that came.
@@ -375,16 +383,25 @@ impl Driver<'_> {
         let task = tokio::task::spawn_blocking(move || {
             partial.sync()?;
             let map = partial.map();
-            partials.save(map.content_id(), map.geometry().len(), &target, &have)
+            let saved = partials.save(map.content_id(), map.geometry().len(), &target, &have);
+            Ok(saved.map_or_else(Recorded::NotNoted, |()| Recorded::Yes))
         });
         self.recording = Some((chunks, task));
     }
 
     /// What could not be synced counts as lost and is fetched again (F05): a later sync that succeeds proves nothing
-    /// about it.
-    fn on_recorded(&mut self, recorded: (Vec<ChunkIndex>, io::Result<()>)) {
+    /// about it. Where only the record failed, as on a full disk, the data is there and is noted later.
+    fn on_recorded(&mut self, recorded: (Vec<ChunkIndex>, io::Result<Recorded>)) {
         self.recording = None;
-        let (chunks, Err(error)) = recorded else { return };
+        let (chunks, error) = match recorded {
+            (_, Ok(Recorded::Yes)) => return,
+            (chunks, Ok(Recorded::NotNoted(error))) => {
+                tracing::warn!(%error, "how far the download is cannot be noted for now");
+                self.unrecorded.extend(chunks);
+                return;
+            }
+            (chunks, Err(error)) => (chunks, error),
+        };
         tracing::warn!(%error, n_chunks = chunks.len(), "what was written is not durable and is fetched again");
         for chunk in chunks.into_iter().chain(std::mem::take(&mut self.unrecorded)) {
             self.have.remove(chunk);
@@ -500,8 +517,8 @@ async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
 }
 
 async fn finished_recording(
-    recording: &mut Option<(Vec<ChunkIndex>, JoinHandle<io::Result<()>>)>,
-) -> Option<(Vec<ChunkIndex>, io::Result<()>)> {
+    recording: &mut Option<(Vec<ChunkIndex>, JoinHandle<io::Result<Recorded>>)>,
+) -> Option<(Vec<ChunkIndex>, io::Result<Recorded>)> {
     let (_, task) = recording.as_mut()?;
     let ended = task.await.map_err(io::Error::other).flatten();
     recording.take().map(|(chunks, _)| (chunks, ended))
