@@ -1,0 +1,136 @@
+//! Disks that are full or cannot be written, as small memory file systems. Only root may mount those.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::harness::{Share, eventually, noise, tracker, wait_for_owners};
+use crate::proxy::Proxy;
+
+/// A memory file system that goes with the test.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// `None`, and a line that says so, where this is not allowed.
+    fn mount(at: &Path, options: &str) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
+        if mount.status().is_ok_and(|status| status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        println!("SKIPPED: tmpfs cannot be mounted here (it takes root)");
+        None
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let done = Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap();
+        assert!(done.success(), "{options}");
+    }
+
+    fn n_used(&self) -> u64 {
+        let disk = rustix::fs::statvfs(&self.0).unwrap();
+        (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A folder that cannot be written is refused with what to do.
+#[test]
+fn a_read_only_folder() {
+    let tracker = tracker(0);
+    let share = Share::new(&tracker, "a");
+    let Some(_mounted) = Tmpfs::mount(share.dir(), "size=1m,ro") else { return };
+    for args in [&["up"][..], &["show"], &["download", "x"]] {
+        let ended = share.run(args);
+        assert_eq!(ended.code, Some(1), "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains(".potluck") && ended.stderr.contains("writable"), "{args:?}: {ended:?}");
+    }
+}
+
+/// F06 at the start: no room for our own state.
+#[test]
+fn a_folder_without_any_space() {
+    let tracker = tracker(0);
+    let share = Share::new(&tracker, "a");
+    let Some(_mounted) = Tmpfs::mount(share.dir(), "size=64k") else { return };
+    let filled = std::fs::write(share.path("filler"), vec![1; 1 << 20]);
+    assert!(filled.is_err());
+    for args in [&["up"][..], &["show"]] {
+        let ended = share.run(args);
+        assert_eq!(ended.code, Some(6), "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains("space"), "{args:?}: {ended:?}");
+    }
+}
+
+/// F08: what cannot fit is refused before its first byte.
+#[test]
+fn f08_refused_before_the_first_byte() {
+    let tracker = tracker(0);
+    let mut owner = Share::new(&tracker, "owner");
+    owner.write("big", &noise(8 << 20, 8));
+    let proxy = Proxy::start(1 << 30);
+    owner.flags = vec!["--advertise".into(), proxy.address.to_string()];
+    let serving = owner.up();
+    proxy.leads_to(serving.address);
+    wait_for_owners(&tracker, "big", 1);
+    let share = Share::new(&tracker, "a");
+    let Some(_mounted) = Tmpfs::mount(share.dir(), "size=64m") else { return };
+    let ended = share.run(&["download", "big"]);
+    assert_eq!(ended.code, Some(6), "{ended:?}");
+    assert!(ended.stderr.contains("free"), "{ended:?}");
+    assert!(proxy.n_bytes() < 1 << 20, "{} bytes were fetched", proxy.n_bytes());
+    assert_eq!(std::fs::read_dir(share.path(".potluck/partial")).unwrap().count(), 0);
+}
+
+/// F06: the disk fills up in the middle. A running peer waits for space and goes on; one command ends with 6 and keeps
+/// what it has.
+#[test]
+fn f06_the_disk_fills_up() {
+    let tracker = tracker(0);
+    let data = noise(32 << 20, 6);
+    let mut owner = Share::new(&tracker, "owner");
+    owner.write("big", &data);
+    let proxy = Proxy::start(4 << 20);
+    owner.flags = vec!["--advertise".into(), proxy.address.to_string()];
+    let serving = owner.up();
+    proxy.leads_to(serving.address);
+    wait_for_owners(&tracker, "big", 1);
+    for command_only in [true, false] {
+        let share = Share::new(&tracker, "a");
+        let Some(mounted) = Tmpfs::mount(share.dir(), "size=600m") else { return };
+        let peer = (!command_only).then(|| share.up());
+        let began = proxy.n_bytes();
+        let child = share.command(&["download", "big"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("some of it came", || mounted.n_used() > 14 << 20);
+        mounted.remount(&format!("size={}", mounted.n_used() + (2 << 20)));
+        if let Some(peer) = &peer {
+            eventually("it waits for space", || {
+                share.json(&["status"])["downloads"][0]["waiting"] == "no space" && peer.logged("no space") > 0
+            });
+            let held = || share.json(&["status"])["downloads"][0]["n_bytes"].as_u64().unwrap();
+            assert!(held() > 8 << 20, "what came is kept: {}", held());
+            mounted.remount("size=600m");
+        }
+        let ended = crate::harness::ended(child);
+        assert_eq!(ended.code, Some(if command_only { 6 } else { 0 }), "{ended:?}");
+        if command_only {
+            assert!(!share.path("big").exists());
+            mounted.remount("size=600m");
+            let again = share.run(&["download", "big"]);
+            assert_eq!(again.code, Some(0), "{again:?}");
+        }
+        assert!(std::fs::read(share.path("big")).unwrap() == data);
+        let twice = proxy.n_bytes() - began - data.len() as u64;
+        assert!(twice < 24 << 20, "{twice} bytes were fetched twice");
+        if let Some(mut peer) = peer {
+            peer.signal(rustix::process::Signal::TERM);
+            assert_eq!(peer.wait(Duration::from_secs(5)), Some(0));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The real programs: how they start, refuse to start, are killed, go on, and end.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod control;
+mod disk;
+mod harness;
+mod kill;
+mod proxy;
+mod start;
+mod verbs;
