@@ -21,6 +21,11 @@ use crate::range::parse_content_range;
 /// What is wrong with a body that goes on after its end.
 pub const TOO_LONG: &str = "a body that is too long";
 
+/// An owner that gives fewer bytes a second of a chunk map is given up (C11): the next byte alone would come in time.
+const SLOW_RATE: u64 = 8 << 10;
+/// What every chunk map is granted besides.
+const SLOW_START: Duration = Duration::from_secs(10);
+
 /// Why an owner gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -129,7 +134,10 @@ impl PeerClient {
         let len: u64 = len.ok_or(FetchError::Wrong("no length"))?;
         let geometry = Geometry::new(len).map_err(|_| FetchError::Wrong("a length over the limit"))?;
         let proof = response.headers().get(LENGTH_PROOF_HEADER).and_then(|value| hex::decode(value.as_bytes()).ok());
-        let map = read_at_most(response, 32 * u64::from(geometry.n_chunks())).await?;
+        let map_len = 32 * u64::from(geometry.n_chunks());
+        let patience = SLOW_START + Duration::from_secs(map_len / SLOW_RATE);
+        let map = tokio::time::timeout(patience, read_at_most(response, map_len)).await;
+        let map = map.unwrap_or_else(|_| Err(FetchError::Unreachable("its chunk map comes too slowly".into())))?;
         Ok(MapClaim { len, map, proof: proof.map(LengthProof::from_wire) })
     }
 
