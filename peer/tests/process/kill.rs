@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{DEADLINE, Program, Share, ended, eventually, noise, tracker, wait_for_owners};
+use crate::harness::{Program, Share, ended, eventually, noise, tracker, wait_for_owners};
 use crate::proxy::Proxy;
 
 /// An owner behind a counting proxy.
@@ -119,5 +119,4 @@ fn f21_an_owner_is_killed() {
     assert!(std::fs::read(share.path("big")).unwrap() == data);
     eventually("its lease runs out (I7)", || !crate::harness::peers(&tracker).contains(&"owner".to_owned()));
     assert!(first.n_bytes() + second.n_bytes() < data.len() as u64 + (8 << 20));
-    let _ = DEADLINE;
 }

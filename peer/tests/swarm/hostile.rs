@@ -210,6 +210,11 @@ async fn c04_owners_disagree_on_the_length() {
             Err(failed) => panic!("a false length of {claim} keeps everybody from the file: {failed}"),
         };
         scene.check(&newcomer, &finished).await;
+        // The same where the name is found in a list.
+        let lister = Node::start(&scene.tracker, "lister", &[]).await;
+        let (_, outcome) = lister.run(download("dir/")).await;
+        outcome.unwrap_or_else(|failed| panic!("a false length of {claim} keeps everybody from the folder: {failed}"));
+        assert!(lister.read(&scene.content.path).unwrap() == scene.content.data);
     }
 }
 
@@ -976,7 +981,7 @@ async fn single_goes_on_to_the_next_owner() {
         .with(|content, ask| {
             content.with_bytes(ask, |start, bytes| {
                 if start < CHUNK {
-                    bytes[1] ^= 1
+                    bytes[1] ^= 1;
                 }
             })
         })
@@ -1046,4 +1051,57 @@ async fn the_only_owner_stops_giving() {
         assert!(started.elapsed() < Duration::from_secs(20), "{form}: {:?}", started.elapsed());
         newcomer.is_well().await;
     }
+}
+
+/// C06 and others, in a swarm: partial owners whose have stream is a lie, a flood, or nonsense.
+#[tokio::test(flavor = "multi_thread")]
+async fn c06_partial_owners_that_lie_about_what_they_have() {
+    type Stream = fn() -> Body;
+    fn lines(text: &'static str) -> Body {
+        let line = move || Ok::<_, std::io::Error>(Bytes::from_static(text.as_bytes()));
+        Body::from_stream(futures::stream::repeat_with(line))
+    }
+    let streams: [(&str, Stream); 8] = [
+        ("it has everything", || "{\"complete\":true}\n".into()),
+        ("it gains all chunks for ever", || lines("{\"gained\":[0,1,2,3,4,5,6,7,8,9]}\n")),
+        ("it gains chunks that do not exist", || lines("{\"gained\":[4294967295,1000000,24]}\n")),
+        ("everything is coming", || lines("{\"coming\":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15]}\n")),
+        ("have-sets of another length", || "{\"have\":\"ff\"}\n{\"have\":\"\"}\n{\"have\":\"zz\"}\n".into()),
+        ("a line without end", || lines("[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[")),
+        ("empty lines for ever", || lines("{}\n")),
+        ("silence", || then_silence(Bytes::new())),
+    ];
+    let scene = Scene::new(2 * N * CHUNK).await;
+    for (form, stream) in streams {
+        let bad = HostileOwner::serve("bad", &scene.content, move |content, ask| match ask {
+            Ask::Have => answer(200).body(stream()).unwrap(),
+            Ask::Range(_) => bare(404),
+            ask => content.honest(ask),
+        })
+        .await;
+        bad.announce_partial(&scene.tracker, 7).await;
+        let newcomer = Node::start(&scene.tracker, form, &[]).await;
+        let started = Instant::now();
+        let finished = newcomer.download(&scene.content.path).await.unwrap_or_else(|failed| panic!("{form}: {failed}"));
+        assert!(started.elapsed() < Duration::from_secs(10), "{form} took {:?}", started.elapsed());
+        assert!(bad.asked().contains(&Ask::Have), "{form}: nobody listened");
+        assert!(bad.n_ranges() < 3 * N, "{form}: asked {} times", bad.n_ranges());
+        scene.check(&newcomer, &finished).await;
+        drop(newcomer.stop().await);
+    }
+}
+
+/// C11: a chunk map that trickles from the only owner ends the download at some time.
+#[tokio::test(flavor = "multi_thread")]
+async fn c11_the_only_chunk_map_trickles() {
+    let content = Content::new("file", noise(N * CHUNK, 11));
+    let tracker = Tracker::start().await;
+    let _slow = HostileOwner::start(&tracker, "slow", &content, |c, _| {
+        let body = trickle(c.map.clone().into(), Duration::from_millis(500));
+        answer(200).header("potluck-content-len", c.data.len()).body(body).unwrap()
+    })
+    .await;
+    let newcomer = Node::start(&tracker, "newcomer", &[]).await;
+    let (kind, message) = newcomer.cannot_download("file").await;
+    assert_eq!(kind, FailureKind::Unreachable, "{message}");
 }

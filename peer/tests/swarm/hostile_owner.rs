@@ -14,7 +14,7 @@ use futures::StreamExt;
 use http_body_util::BodyExt;
 use potluck_common::chunk::{Geometry, MIN_CHUNK_LEN};
 use potluck_common::identity::{Identity, SIGNATURE_HEADER};
-use potluck_common::protocol::{Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, Rates};
+use potluck_common::protocol::{Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, PartialEntry, Rates};
 use potluck_common::tree::{LengthProof, chunk_value};
 use potluck_common::{ChunkMap, ContentId, PeerId};
 use tokio::net::TcpListener;
@@ -39,6 +39,8 @@ pub(crate) struct Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
     Map,
+    /// The have stream.
+    Have,
     Whole,
     Range(Range<usize>),
 }
@@ -58,6 +60,7 @@ impl Content {
     pub(crate) fn honest(&self, ask: &Ask) -> Response<Body> {
         match ask {
             Ask::Map => map_answer(self, self.data.len() as u64, self.map.clone()),
+            Ask::Have => answer(200).body("{\"complete\":true}\n".into()).unwrap(),
             Ask::Whole => answer(200).body(self.data.clone().into()).unwrap(),
             Ask::Range(range) => range_answer(self, range.clone(), self.data.slice(range.clone())),
         }
@@ -66,7 +69,7 @@ impl Content {
     /// The right answer to everything but ranges and the whole, whose bytes are changed.
     pub(crate) fn with_bytes(&self, ask: &Ask, change: impl Fn(usize, &mut [u8])) -> Response<Body> {
         let range = match ask {
-            Ask::Map => return self.honest(ask),
+            Ask::Map | Ask::Have => return self.honest(ask),
             Ask::Whole => 0..self.data.len(),
             Ask::Range(range) => range.clone(),
         };
@@ -202,7 +205,19 @@ impl HostileOwner {
 
     /// Lists it as an owner of its content with that length.
     pub(crate) async fn announce(&self, tracker: &Tracker, len: u64) {
-        let content = &self.inner.content;
+        let Content { path, id, .. } = &self.inner.content;
+        let entry = Entry { path: path.parse().unwrap(), content_id: *id, len };
+        self.send(tracker, vec![entry], vec![]).await;
+    }
+
+    /// Lists it as one that holds a part of its content.
+    pub(crate) async fn announce_partial(&self, tracker: &Tracker, n_chunks: u32) {
+        let Content { id, data, .. } = &self.inner.content;
+        let entry = PartialEntry { content_id: *id, len: data.len() as u64, n_chunks };
+        self.send(tracker, vec![], vec![entry]).await;
+    }
+
+    async fn send(&self, tracker: &Tracker, added: Vec<Entry>, partial: Vec<PartialEntry>) {
         let announce = Announce {
             protocol: PROTOCOL_VERSION,
             event: AnnounceEvent::Started,
@@ -215,9 +230,9 @@ impl HostileOwner {
             seq: 1,
             base: 0,
             revision: 1,
-            added: vec![Entry { path: content.path.parse().unwrap(), content_id: content.id, len }],
+            added,
             removed: vec![],
-            partial: vec![],
+            partial,
             rates: Rates::default(),
         };
         let body = serde_json::to_vec(&announce).unwrap();
@@ -256,6 +271,7 @@ impl Inner {
         let range = request.headers().get(header::RANGE).map(|value| parse(value.to_str().unwrap()));
         let ask = match request.uri().path().strip_prefix(&content) {
             Some("/chunks") => Ask::Map,
+            Some("/have") => Ask::Have,
             Some("") => range.map_or(Ask::Whole, Ask::Range),
             _ => return bare(404),
         };

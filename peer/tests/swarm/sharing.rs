@@ -174,9 +174,10 @@ async fn getip() {
         })
     };
     let (of_a, of_b) = (format!("a {}", a.peer.listen_url()), format!("b {}", b.peer.listen_url()));
-    assert_eq!(ask(None).await.unwrap(), [of_b.clone()]);
-    assert_eq!(ask(Some("a")).await.unwrap(), [of_a.clone()]);
-    assert_eq!(ask(Some(&a.status().await.peer_id.to_string())).await.unwrap(), [of_a.clone()]);
+    assert_eq!(ask(None).await.unwrap(), std::slice::from_ref(&of_b));
+    assert_eq!(ask(Some("a")).await.unwrap(), std::slice::from_ref(&of_a));
+    let id = a.status().await.peer_id.to_string();
+    assert_eq!(ask(Some(&id)).await.unwrap(), std::slice::from_ref(&of_a));
     assert_eq!(ask(Some("dir/file")).await.unwrap(), [of_a, of_b]);
     for nobody in ["nobody", "../x", "", "dir/"] {
         assert_eq!(ask(Some(nobody)).await.unwrap_err().kind, FailureKind::NotFound, "{nobody:?}");
