@@ -1,0 +1,119 @@
+"""Run the benchmarks and write their sections. Called by scripts/bench.sh, which says what it needs.
+
+Each benchmark is a module with a TITLE, the programs it NEEDS, and run(bench), which gives the parts
+of its section: tables and, under each, a sentence on what it shows and what it does not.
+"""
+import argparse
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import report
+from payload import Failed, file_system
+
+ORDER = ["hashing", "loopback", "sizes", "small_files", "multi", "crowd"]
+
+
+class Bench:
+    """What the benchmarks are told, and what they may ask for."""
+
+    def __init__(self, args):
+        self.quick = args.quick
+        self.rounds = args.rounds or (2 if args.quick else 5)
+        self.shaped_rounds = args.rounds or (1 if args.quick else 3)  # links decide: they vary less
+        self.bin, self.commit = Path(args.bin).resolve(), args.commit
+        self.memory, self.disk = Path(args.memory), Path(args.disk)
+        self.isolated = os.environ.get("PLB_ISOLATED") == "1"
+        self.torrent_python = args.torrent_python
+
+    def places(self):
+        """Folders to work in, by the type of their file system: memory first, then disk."""
+        found = {file_system(self.memory): self.memory}
+        return found | {file_system(self.disk): self.disk}
+
+    def has(self, program):
+        return shutil.which(program) is not None
+
+    def fresh(self, place):
+        return Path(tempfile.mkdtemp(prefix="plb-", dir=place))
+
+    def need_space(self, place, size):
+        free = shutil.disk_usage(place).free
+        if place == self.memory:
+            with open("/proc/meminfo") as info:
+                available = next(int(line.split()[1]) << 10 for line in info if line.startswith("MemAvailable"))
+            free = min(free, available - (1 << 30))
+        if free < size:
+            raise Failed(f"{report.size_name(size)} of room is needed ({file_system(place)}), "
+                         f"{report.size_name(max(free, 0))} is there")
+
+    def interleave(self, what, tools, rounds=None):
+        """Let the tools take turns; the samples of each, one a round."""
+        samples = {name: [] for name in tools}
+        rounds = rounds or self.rounds
+        for number in range(1, rounds + 1):
+            for name, once in tools.items():
+                os.sync()  # what the one before left to be written is not for the next to wait for
+                sample = once()
+                samples[name].append(sample)
+                print(f"  {what}, {name}, {number}/{rounds}: {sample.seconds:.3f} s, {sample.cpu:.2f} CPU s",
+                      file=sys.stderr, flush=True)
+        return samples
+
+
+def missing(bench, needs):
+    for need in needs:
+        if need == "isolation" and not bench.isolated:
+            return "network namespaces (root)"
+        if need != "isolation" and not shutil.which(need):
+            return need
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    for name in ("--bin", "--memory", "--disk", "--output"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--torrent-python", default="")
+    parser.add_argument("--commit", default="")
+    parser.add_argument("names", nargs="*")
+    args = parser.parse_args()
+
+    def end(number, _):
+        raise SystemExit(128 + number)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)  # so that every `with` and `finally` is left in order
+
+    bench, failed = Bench(args), []
+    if bench.isolated:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # new namespaces begin without
+    for name in args.names or ORDER:
+        benchmark = importlib.import_module(name)
+        lacks = missing(bench, benchmark.NEEDS)
+        if lacks:
+            print(f"LEFT OUT {name}: needs {lacks}", file=sys.stderr)
+            continue
+        print(f"=== {name}", file=sys.stderr, flush=True)
+        others = report.Others()
+        try:
+            parts = benchmark.run(bench)
+        except Failed as failure:
+            failed.append(name)
+            print(f"FAILED {name}: {failure}", file=sys.stderr)
+            continue
+        text = report.section(name, benchmark.TITLE, [report.stamp(bench, others), *parts])
+        print(text)
+        if args.output != "-":
+            report.put_section(Path(args.output), name, text, ORDER)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
