@@ -82,7 +82,7 @@ impl Fetch {
             Err(error) => return Ok(Fact::Failed(self.request, failure(&error))),
         };
         let mut writing = Writing { fetch: self, task: None };
-        let mut told = (0, Instant::now());
+        let (mut untold, mut told_at) = (0, None::<Instant>);
         let mut rest = Bytes::new();
         for chunk in self.run.indices() {
             let len = geometry.len_of(chunk);
@@ -103,10 +103,11 @@ impl Fetch {
                         }
                     }
                     self.traffic.down.fetch_add(rest.len() as u64, Ordering::Relaxed);
-                    told.0 += rest.len() as u64;
-                    if told.0 >= TELL_BYTES || told.1.elapsed() >= TELL_EVERY {
-                        self.tell(Fact::Bytes(self.request, told.0)).await?;
-                        told = (0, Instant::now());
+                    untold += rest.len() as u64;
+                    // The first bytes are told at once: they start the clock that the owner's rate is measured with.
+                    if told_at.is_none_or(|at| untold >= TELL_BYTES || at.elapsed() >= TELL_EVERY) {
+                        self.tell(Fact::Bytes(self.request, untold)).await?;
+                        (untold, told_at) = (0, Some(Instant::now()));
                     }
                 }
                 let piece = rest.split_to(missing.min(rest.len()));
@@ -123,6 +124,7 @@ impl Fetch {
             });
             writing.task = Some((chunk, task));
         }
+        self.tell(Fact::Bytes(self.request, untold)).await?;
         writing.finish().await?;
         // Reading the end of the body lets the connection be used again, and shows one that goes on.
         match next_piece(&mut response).await {

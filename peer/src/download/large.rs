@@ -287,6 +287,8 @@ impl Driver<'_> {
                 self.scheduler.on_end(request, now);
             }
             Fact::Failed(request, failure) => {
+                let owner = self.asked.get(&request).map(|owner| self.name_of(*owner));
+                tracing::debug!(?owner, ?failure, "a request failed");
                 if let (Failure::Corrupt { chunk }, Some(running)) = (failure, self.running.get(&request)) {
                     let owner = self.name_of(running.owner);
                     tracing::warn!(
@@ -345,6 +347,7 @@ impl Driver<'_> {
         let (owner, line) = match heard {
             Heard::Line(owner, line) => (owner, line),
             Heard::Ended(owner) => {
+                tracing::debug!(owner = ?self.name_of(owner), "a neighbour's stream ended");
                 self.neighbours.on_ended(owner);
                 if self.sources.get(&owner).is_some_and(|source| !source.owner.complete) {
                     self.scheduler.on_owner_gone(owner);
