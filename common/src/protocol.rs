@@ -13,7 +13,8 @@
 //!
 //! `(generation, seq)` only grows: `generation` by one at each start of the peer (kept on disk beside the
 //! identity), `seq` by one with every message, retries included. A message that does not grow it is a
-//! replay and changes nothing.
+//! replay and changes nothing. Within one generation only the `instance` that came first is heard: another one is a copy of the
+//! peer's state folder that runs elsewhere.
 //!
 //! # Answers
 //! | status | meaning to the peer |
@@ -99,6 +100,8 @@ pub struct Announce {
     pub advertise: Option<Advertise>,
     /// Number of this start of the peer.
     pub generation: u64,
+    /// Drawn at random at this start. Two copies of one state folder count their starts alike; by this they differ.
+    pub instance: u64,
     /// Number of this message within the generation.
     pub seq: u64,
     /// The catalogue's revision that the changes build on; 0: nothing.
@@ -414,6 +417,7 @@ mod tests {
             port: 7701,
             advertise: None,
             generation: 3,
+            instance: 42,
             seq: 0,
             base: 0,
             revision: 7,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: only peers whose lease runs are named, and every answer is bounded, whatever is asked.
 
+use std::cmp::Reverse;
 use std::ops::Bound;
 
 use potluck_common::protocol::{
@@ -96,19 +97,29 @@ impl Registry {
         (!contents.is_empty()).then(|| FileInfo { path: self.index.path(name).clone(), contents })
     }
 
-    /// One content. Where peers claim different lengths for one id, the length that most of them claim is given, and
-    /// only its owners.
+    /// One content. Where peers claim different lengths for one id, the length that most of them claim is given, and owners of
+    /// every claim in turn: who is right is for the downloader to find out, and many liars must not hide one honest owner.
     pub fn content(&self, id: ContentId, max: usize, seed: u64) -> Option<ContentInfo> {
-        let most = |row: &ContentRow| (row.complete.len(), row.partial.len(), std::cmp::Reverse(row.len));
-        let (content, row) = self.index.claims(id).max_by_key(|(_, row)| most(row))?;
+        let mut claims: Vec<_> = self.index.claims(id).collect();
+        claims.sort_by_key(|(_, row)| Reverse((row.complete.len(), row.partial.len(), Reverse(row.len))));
+        let (content, row) = *claims.first()?;
         let names: Vec<SharePath> = self.index.names_of(content).take(MAX_NAMES_PER_CONTENT).cloned().collect();
+        let mut handouts: Vec<_> = claims.iter().map(|(_, row)| self.owners(row, max, seed).into_iter()).collect();
+        let mut owners = Vec::new();
+        while owners.len() < max {
+            let before = owners.len();
+            owners.extend(handouts.iter_mut().filter_map(Iterator::next).take(max - before));
+            if owners.len() == before {
+                break;
+            }
+        }
         Some(ContentInfo {
             content_id: id,
             len: row.len,
             names: Sifted::from(names),
-            n_owners: row.complete.len() as u64,
-            n_partial: row.partial.len() as u64,
-            owners: self.owners(row, max, seed),
+            n_owners: claims.iter().map(|(_, row)| row.complete.len() as u64).sum(),
+            n_partial: claims.iter().map(|(_, row)| row.partial.len() as u64).sum(),
+            owners,
         })
     }
 
@@ -181,7 +192,7 @@ fn info(peer: &Peer) -> Option<PeerInfo> {
 fn most_owned<'a>(contents: impl Iterator<Item = Listed<'a>>) -> Vec<Listed<'a>> {
     let mut contents: Vec<_> = contents.collect();
     contents.sort_by_key(|listed| {
-        (std::cmp::Reverse(listed.content.complete.len()), listed.since_ms, listed.content.id, listed.content.len)
+        (Reverse(listed.content.complete.len()), listed.since_ms, listed.content.id, listed.content.len)
     });
     contents.truncate(MAX_CONTENTS_PER_NAME);
     contents

@@ -72,6 +72,8 @@ pub(crate) struct Peer {
     pub(crate) catalogue: Catalogue,
     pub(crate) source: IpAddr,
     generation: u64,
+    /// `None`: known from the store only; the first to speak is the one.
+    instance: Option<u64>,
     seq: u64,
     /// `None`: what is stored is not what is known here, so only a whole catalogue is taken.
     revision: Option<u64>,
@@ -153,6 +155,7 @@ impl Registry {
             catalogue,
             source: record.source,
             generation: record.generation,
+            instance: None,
             seq: record.seq,
             revision: intact.then_some(record.revision),
         });
@@ -180,7 +183,9 @@ impl Registry {
         let known = self.by_id.get(&message.peer_id).copied();
         if let Some(ix) = known {
             let peer = self.peers.get(ix);
-            if message.generation < peer.generation {
+            let is_copy = message.generation == peer.generation
+                && peer.instance.is_some_and(|instance| instance != message.instance);
+            if message.generation < peer.generation || is_copy {
                 return Err(Refusal::Superseded { known: peer.generation, got: message.generation });
             }
             if message.generation == peer.generation && message.seq <= peer.seq {
@@ -212,7 +217,7 @@ impl Registry {
             };
         };
         let peer = self.peers.get_mut(ix);
-        (peer.generation, peer.seq) = (message.generation, message.seq);
+        (peer.generation, peer.instance, peer.seq) = (message.generation, Some(message.instance), message.seq);
         self.touched.insert(ix);
         accepted(peer, peer.revision != Some(message.revision))
     }
@@ -228,6 +233,7 @@ impl Registry {
             catalogue: Catalogue::default(),
             source,
             generation: message.generation,
+            instance: Some(message.instance),
             seq: message.seq,
             revision: Some(0),
         });
@@ -261,7 +267,7 @@ impl Registry {
         peer.endpoint = endpoint;
         peer.rates = message.rates;
         peer.seen_ms = now_ms;
-        (peer.generation, peer.seq) = (message.generation, message.seq);
+        (peer.generation, peer.instance, peer.seq) = (message.generation, Some(message.instance), message.seq);
         let joined = match peer.presence {
             Presence::Present { until: old, since_ms } => {
                 self.leases.remove(&(old, ix));

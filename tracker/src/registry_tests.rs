@@ -49,6 +49,7 @@ fn hello(n: u8) -> Announce {
         port: 7701,
         advertise: None,
         generation: 1,
+        instance: 0,
         seq: 0,
         base: 0,
         revision: 0,
@@ -98,6 +99,8 @@ fn deltas_build_on_revisions() {
 fn an_earlier_start_is_refused() {
     let (mut registry, now) = (registry(Quotas::default()), Instant::now());
     send(&mut registry, Announce { generation: 5, ..hello(0) }, now).unwrap();
+    let copy = Announce { generation: 5, instance: 7, seq: 99, ..hello(0) };
+    assert_eq!(send(&mut registry, copy, now), Err(Refusal::Superseded { known: 5, got: 5 }), "S06: a copied identity");
     let old = Announce { generation: 4, seq: 99, event: AnnounceEvent::Stopped, ..hello(0) };
     assert_eq!(send(&mut registry, old, now), Err(Refusal::Superseded { known: 5, got: 4 }));
     assert_eq!(registry.peers().peers.len(), 1);

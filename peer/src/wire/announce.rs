@@ -31,24 +31,41 @@ const ENVELOPE_LEN: usize = 4 << 10;
 /// Who we are. It changes only when another process turns out to speak with our identity.
 #[derive(Debug)]
 pub struct Who {
-    current: Mutex<Arc<(Identity, u64)>>,
+    current: Mutex<Arc<Speaker>>,
     name: String,
+}
+
+/// An identity as it speaks since this start.
+#[derive(Debug)]
+pub struct Speaker {
+    /// The key.
+    pub identity: Identity,
+    /// Number of this start.
+    pub generation: u64,
+    /// Drawn at this start.
+    instance: u64,
+}
+
+impl Speaker {
+    fn new((identity, generation): (Identity, u64)) -> Arc<Self> {
+        Arc::new(Self { identity, generation, instance: fastrand::u64(..) })
+    }
 }
 
 impl Who {
     /// With the identity and the number of this start.
     pub fn new(identity: Identity, generation: u64, name: String) -> Self {
-        Self { current: Mutex::new(Arc::new((identity, generation))), name }
+        Self { current: Mutex::new(Speaker::new((identity, generation))), name }
     }
 
-    /// Identity and generation.
-    pub fn get(&self) -> Arc<(Identity, u64)> {
+    /// Who speaks now.
+    pub fn get(&self) -> Arc<Speaker> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Our id.
     pub fn peer_id(&self) -> PeerId {
-        self.get().0.peer_id()
+        self.get().identity.peer_id()
     }
 
     /// Our name.
@@ -57,7 +74,7 @@ impl Who {
     }
 
     /// Takes a new identity, unless somebody else has already done so since `old` was read.
-    fn renew(&self, old: &Arc<(Identity, u64)>, state: &StateDir, folder: &ShareFolder) {
+    fn renew(&self, old: &Arc<Speaker>, state: &StateDir, folder: &ShareFolder) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&current, old) {
             return;
@@ -66,7 +83,7 @@ impl Who {
             tracing::error!(%error, "cannot forget the old identity");
         }
         match state.identity(folder) {
-            Ok((identity, generation)) => *current = Arc::new((identity, generation)),
+            Ok(made) => *current = Speaker::new(made),
             Err(error) => tracing::error!(%error, "cannot make a new identity"),
         }
     }
@@ -123,7 +140,7 @@ impl Announcer {
             let announce = self.compose(event, &mut acked, &who);
             let answer = tokio::select! {
                 () = shutdown.cancelled() => break,
-                answer = self.tracker.announce(&announce, &who.0) => answer,
+                answer = self.tracker.announce(&announce, &who.identity) => answer,
             };
             let wait = match answer {
                 Ok(reply) => {
@@ -180,14 +197,14 @@ impl Announcer {
         if acked.joined && !silent {
             let who = self.who.get();
             let announce = self.compose(AnnounceEvent::Stopped, &mut acked, &who);
-            let stopped = tokio::time::timeout(STOPPED_TIMEOUT, self.tracker.announce(&announce, &who.0)).await;
+            let stopped = tokio::time::timeout(STOPPED_TIMEOUT, self.tracker.announce(&announce, &who.identity)).await;
             if !matches!(stopped, Ok(Ok(_))) {
                 tracing::debug!(tracker = %self.tracker.base(), "could not say that we stop");
             }
         }
     }
 
-    fn compose(&self, event: AnnounceEvent, acked: &mut Acked, who: &(Identity, u64)) -> Announce {
+    fn compose(&self, event: AnnounceEvent, acked: &mut Acked, who: &Speaker) -> Announce {
         acked.seq += 1;
         let delta = if event == AnnounceEvent::Stopped {
             Delta {
@@ -203,12 +220,13 @@ impl Announcer {
         Announce {
             protocol: PROTOCOL_VERSION,
             event,
-            peer_id: who.0.peer_id(),
-            public_key: who.0.public_key(),
+            peer_id: who.identity.peer_id(),
+            public_key: who.identity.public_key(),
             name: self.who.name().to_owned(),
             port: self.port,
             advertise: self.config.advertise.clone(),
-            generation: who.1,
+            generation: who.generation,
+            instance: who.instance,
             seq: acked.seq,
             base: delta.base,
             revision: delta.revision,

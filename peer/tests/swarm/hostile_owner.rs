@@ -227,6 +227,7 @@ impl HostileOwner {
             port: self.base_url.rsplit_once(':').unwrap().1.parse().unwrap(),
             advertise: None,
             generation: 1,
+            instance: 0,
             seq: 1,
             base: 0,
             revision: 1,

@@ -403,3 +403,28 @@ async fn f35_one_peer_a_folder() {
     assert!(failed.message.contains("already running"), "{failed}");
     node.is_well().await;
 }
+
+/// S06, F36: a copied state folder on a second machine. The tracker hears the one that came first, and the other takes an
+/// identity of its own: both are listed, with what each of them has.
+#[tokio::test(flavor = "multi_thread")]
+async fn s06_f36_a_copied_identity_is_noticed() {
+    let tracker = Tracker::start().await;
+    let original = Node::start(&tracker, "original", &[("of-original", b"1")]).await;
+    let root = original.stop().await;
+    let copy = root_with(&[("of-copy", b"2")]);
+    let (from, to) = (root.path().join("share/.potluck"), copy.path().join("share/.potluck"));
+    std::fs::create_dir_all(&to).unwrap();
+    for slot in ["identity.0", "identity.1"] {
+        if from.join(slot).exists() {
+            std::fs::copy(from.join(slot), to.join(slot)).unwrap();
+        }
+    }
+    let original = Node::start_on(root, |share| quick(share, &tracker.url, "original")).await.unwrap();
+    tracker.wait_for_owners(ContentId::of(b"1"), 1).await;
+    let copy = Node::start_on(copy, |share| quick(share, &tracker.url, "copy")).await.unwrap();
+    tracker.wait_for_owners(ContentId::of(b"2"), 1).await;
+    tracker.wait_for_owners(ContentId::of(b"1"), 1).await;
+    assert_ne!(original.status().await.peer_id, copy.status().await.peer_id);
+    assert_eq!(original.download("of-copy").await.unwrap().from[0].name, "copy");
+    copy.is_well().await;
+}

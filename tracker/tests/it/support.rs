@@ -37,6 +37,7 @@ impl TestPeer {
             port: 7701,
             advertise: None,
             generation: 1,
+            instance: 0,
             seq: 0,
             base: 0,
             revision: 0,
