@@ -7,7 +7,7 @@
 //! - refused: empty, absolute, `.` and `..`, empty components, backslashes, a drive prefix (`C:`), control
 //!   characters, components over 255 bytes, paths over 4,000 bytes or deeper than 255 folders, and
 //!   potluck's own names (`.potluck/` and temporary names, in any letter case);
-//! - accepted but not portable ([`SharePath::is_portable`]): what Windows cannot store, such as `a:b`, `CON`,
+//! - accepted but not portable ([`SharePath::is_portable`]): what Windows cannot store, such as `ab:c`, `CON`,
 //!   or a trailing dot. Unix trees are full of such names and they are never silently renamed.
 //!
 //! Invariant: a `SharePath` that exists has passed this; it is relative, `/`-separated UTF-8.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use potluck_common::SharePath;
 use potluck_common::protocol::{FileSummary, Files, PeerInfo};
@@ -19,6 +20,8 @@ use crate::wire::tracker_client::AskError;
 
 /// Names in one page of a list.
 const PAGE: usize = 1_000;
+/// How long `status` waits for the first answer of trackers.
+const TRACKERS_PATIENCE: Duration = Duration::from_secs(2);
 /// Most names given for completion.
 const MAX_NAMES: usize = 1_000;
 
@@ -40,9 +43,11 @@ pub struct Executor {
 impl Executor {
     /// Carries out a verb to its last event. Dropping the receiver of `events` cancels it.
     pub async fn run(&self, verb: Verb, events: mpsc::Sender<Event>) {
+        let ends_us = verb == Verb::Stop;
         let outcome = tokio::select! {
             outcome = self.execute(verb, &events) => outcome,
             () = events.closed() => return,
+            () = self.shutdown.cancelled(), if !ends_us => return,
         };
         tell(&events, outcome.map_or_else(Event::Failed, |()| Event::Done)).await;
     }
@@ -57,6 +62,7 @@ impl Executor {
                 Ok(())
             }
             Verb::Status => {
+                self.wait_for_trackers().await;
                 tell(events, Event::Status(self.status())).await;
                 Ok(())
             }
@@ -191,6 +197,17 @@ impl Executor {
     pub fn base_url(&self) -> String {
         let told = self.standings.iter().find_map(|standing| Some(standing.borrow().reply.as_ref()?.base_url.clone()));
         told.unwrap_or_else(|| self.listen_url.clone())
+    }
+
+    /// A peer that has only just started does not know yet whether its trackers answer.
+    async fn wait_for_trackers(&self) {
+        let asked = self.standings.iter().map(|standing| {
+            let mut standing = standing.clone();
+            async move {
+                let _peer_ends = standing.wait_for(|standing| standing.tried).await;
+            }
+        });
+        let _late = tokio::time::timeout(TRACKERS_PATIENCE, futures::future::join_all(asked)).await;
     }
 
     fn status(&self) -> Status {

@@ -37,6 +37,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use config::Config;
 use download::job::{AllMoving, Downloads, large_slots, open_partials};
@@ -70,6 +71,7 @@ pub enum Lifetime {
 pub struct Peer {
     executor: Executor,
     tasks: JoinSet<()>,
+    verbs: TaskTracker,
     shutdown: CancellationToken,
 }
 
@@ -181,7 +183,7 @@ impl Peer {
             shutdown: shutdown.clone(),
         };
         tasks.spawn(control::run(control, executor.clone(), shutdown.clone()));
-        Ok(Self { executor, tasks, shutdown })
+        Ok(Self { executor, tasks, verbs: TaskTracker::new(), shutdown })
     }
 
     /// Where it serves: as a tracker hands it out, or as it listens while none has answered.
@@ -208,7 +210,7 @@ impl Peer {
     pub fn run(&self, verb: Verb) -> mpsc::Receiver<Event> {
         let (events, receiver) = mpsc::channel(control::MAX_EVENTS);
         let executor = self.executor.clone();
-        tokio::spawn(async move { executor.run(verb, events).await });
+        self.verbs.spawn(async move { executor.run(verb, events).await });
         receiver
     }
 
@@ -223,6 +225,8 @@ impl Peer {
                 }
             }
         }
+        self.verbs.close();
+        self.verbs.wait().await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use potluck_common::protocol::Owner;
 use potluck_common::{ChunkMap, ContentId, Geometry};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -300,7 +301,7 @@ impl Downloads {
                     format!("the peer {peer:?} does not have it"),
                     "Leave --from away to take it from whoever has it.",
                 ),
-                From::All | From::Single => explain(&AskError::NotFound, "it at the moment"),
+                From::All | From::Single => self.nobody_to_ask(&owners),
             });
         }
         if *from != From::Single {
@@ -318,6 +319,19 @@ impl Downloads {
             }
         }
         Err(last)
+    }
+
+    /// Why none of the owners can be asked.
+    fn nobody_to_ask(&self, owners: &[Owner]) -> Failed {
+        let me = self.who.peer_id();
+        match owners.iter().find(|owner| owner.peer_id != me && self.peers.base_of(owner).is_none()) {
+            Some(owner) => Failed::new(
+                FailureKind::Unreachable,
+                format!("{} has it, but is listed at {}, which means another machine here", owner.name, owner.base_url),
+                "Start that peer with --advertise HOST, or with the tracker's address in the network instead of a loopback one.",
+            ),
+            None => explain(&AskError::NotFound, "it at the moment"),
+        }
     }
 
     async fn fetch_from(&self, item: &Item, from: &From, sources: Sources, moving: &Moving) -> Result<Outcome, Failed> {

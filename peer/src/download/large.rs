@@ -12,6 +12,7 @@ use potluck_common::protocol::ContentInfo;
 use potluck_common::{ChunkIndex, ContentId, HaveSet, PeerId};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::claim::{Proven, Unproven, prove};
 use super::fetch::{Fact, Fetch};
@@ -172,7 +173,7 @@ impl Driver<'_> {
         // Those who start together find each other within moments; later once in a while will do.
         let mut refresh_pause = FIRST_REFRESH;
         let mut next_refresh = Instant::now() + refresh_pause;
-        let mut owners: Option<JoinHandle<Result<ContentInfo, AskError>>> = None;
+        let mut owners: Option<AbortOnDropHandle<Result<ContentInfo, AskError>>> = None;
         let mut failed = None;
         while !self.scheduler.is_complete() && failed.is_none() {
             let now = Instant::now();
@@ -192,7 +193,8 @@ impl Driver<'_> {
                 Some(heard) = news.recv() => self.on_heard(heard),
                 () = tokio::time::sleep_until(next_refresh.into()), if owners.is_none() => {
                     let downloads = self.downloads.clone();
-                    owners = Some(tokio::spawn(async move { downloads.content_info(content_id).await }));
+                    let asking = tokio::spawn(async move { downloads.content_info(content_id).await });
+                    owners = Some(AbortOnDropHandle::new(asking));
                 }
                 Some(answer) = finished(&mut owners) => {
                     owners = None;
@@ -209,9 +211,7 @@ impl Driver<'_> {
         }
         self.show();
         self.tasks.shutdown().await;
-        if let Some(owners) = owners {
-            owners.abort();
-        }
+        drop(owners);
         match failed {
             Some(failed) => {
                 self.record_now().await;
@@ -508,7 +508,7 @@ impl Driver<'_> {
 }
 
 /// Waits for a task, if there is one.
-async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
+async fn finished<T>(task: &mut Option<AbortOnDropHandle<T>>) -> Option<T> {
     match task {
         Some(running) => {
             let ended = running.await.ok();

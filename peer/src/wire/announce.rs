@@ -94,6 +94,8 @@ impl Who {
 pub struct Standing {
     /// Its last answer; `None` until the first, and while it does not answer.
     pub reply: Option<AnnounceReply>,
+    /// Whether it was asked at all.
+    pub tried: bool,
 }
 
 /// Everything the task works with.
@@ -153,7 +155,7 @@ impl Announcer {
                     acked.revision = if reply.resync { 0 } else { announce.revision };
                     let heartbeat = Duration::from_millis(reply.heartbeat_ms.clamp(50, 3_600_000));
                     let more = reply.resync || acked.revision != *revision.borrow();
-                    self.standing.send_replace(Standing { reply: Some(reply) });
+                    self.standing.send_replace(Standing { reply: Some(reply), tried: true });
                     if more { Duration::ZERO } else { heartbeat }
                 }
                 Err(AskError::Wait(wait)) => wait,
@@ -174,7 +176,7 @@ impl Announcer {
                         tracing::warn!(tracker = %self.tracker.base(), %error, "the tracker does not take our announce; trying on");
                     }
                     silent = true;
-                    self.standing.send_replace(Standing { reply: None });
+                    self.standing.send_replace(Standing { reply: None, tried: true });
                     next_pause(&mut pause, self.config.tracker_retry_max)
                 }
             };
