@@ -42,7 +42,7 @@ def one(bench, n, size):
     rows = [[
         name, in_seconds([s.seconds for s in samples], limit), over([s.seconds for s in samples], bound),
         in_seconds([s.first for s in samples], limit), f"{min(len(s.times) for s in samples)} of {n}",
-        f"{median(s.copies for s in samples):.2f}", f"{median(s.cpu for s in samples):.1f}",
+        report.number(median(s.copies for s in samples)), report.number(median(s.cpu for s in samples), ".1f"),
         report.mib(max(s.peak for s in samples)), report.mib(max(s.peak_owners for s in samples)),
     ] for name, samples in took.items()]
     head = [f"{what}, {RATE} Mbit/s", "last s", f"÷ bound ({bound:.2f} s)", "first s", "done", "seeder sent × file",

@@ -28,12 +28,14 @@ class Table:
         n_files = sum(entry.is_file() for entry in self.origin.rglob("*"))
         try:
             self.potluck = Potluck(self.potluck_tool, self.bench.bin)
+            # All links before the first owner looks: one more link changes a file's ctime, and an owner
+            # that sees that has to believe it a changed file and hash it again.
             for index in range(self.n_owners):
-                share = self.base / f"owner{index}"
-                share.mkdir()
+                self.share(index).mkdir()
                 for entry in self.origin.iterdir():
-                    link(entry, share / entry.name)
-                self.owners.append(self.potluck.owner(f"owner{index}", share))
+                    link(entry, self.share(index) / entry.name)
+            for index in range(self.n_owners):
+                self.owners.append(self.potluck.owner(f"owner{index}", self.share(index)))
                 if self.bench.has("nginx"):
                     self.web.append(start_nginx(self.web_tool, f"nginx{index}", self.origin))
             self.potluck.await_files(self.n_owners, n_files)
@@ -46,6 +48,9 @@ class Table:
         self.potluck_tool.__exit__()
         self.web_tool.__exit__()
         remove(self.base)
+
+    def share(self, index):
+        return self.base / f"owner{index}"
 
     def owner_address(self):
         return self.owners[0][1]
@@ -68,18 +73,21 @@ class Table:
 
     def by_potluck(self, name, *how):
         peer, folder = self.peer()
-        sample = self.download(peer, folder, name, *how)
-        peer.stop()
-        remove(folder)
-        return sample
+        try:
+            return self.download(peer, folder, name, *how)
+        finally:
+            peer.stop()
+            remove(folder)
 
     def by_command(self, tool, name, argv):
         """argv(folder, result) is a command that makes the result, which is to equal what is shared."""
         folder = self.bench.fresh(self.place)
-        sample = tool.timed("fetch", argv(folder, folder / name), LIMIT, folder / name)
-        must_equal(folder / name, self.origin / name)
-        remove(folder)
-        return sample
+        try:
+            sample = tool.timed("fetch", argv(folder, folder / name), LIMIT, folder / name)
+            must_equal(folder / name, self.origin / name)
+            return sample
+        finally:
+            remove(folder)
 
     def curl_from_potluck(self, name):
         return self.by_command(self.potluck_tool, name, lambda _, result: curl(result, self.owner_address(), f"f/{name}"))

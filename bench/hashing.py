@@ -62,8 +62,8 @@ def run(bench):
         part = [value - fixed for value in whole]
         rows.append([
             size_name(size), seconds(median(theirs)), seconds(median(whole)), seconds(fixed), seconds(median(part)),
-            f"{size / median(part) / 1e9:.2f}", report.ratio(theirs, part), report.ratio(theirs, whole),
-            *[f"{median(s.cpu for s in took[tool]):.2f}" for tool in ("b3sum", "potluck")],
+            report.number(size / median(part) / 1e9), report.ratio(theirs, part), report.ratio(theirs, whole),
+            *[report.number(median(s.cpu for s in took[tool])) for tool in ("b3sum", "potluck")],
             report.mib(max(sample.peak for sample in took["potluck"])),
         ])
     remove(folder)

@@ -38,7 +38,7 @@ def one_place(bench, place, size):
             way, seconds(median(s.seconds for s in samples)),
             *([seconds(median(s.seconds + s.to_disk for s in samples))] if on_disk else []),
             report.ratio([s.seconds for s in ours], [s.seconds for s in samples]),
-            f"{median(s.cpu for s in samples):.2f}",
+            report.number(median(s.cpu for s in samples)),
             report.ratio([s.cpu for s in ours], [s.cpu for s in samples]),
             report.mib(max(s.peak for s in samples)),
             report.mib(max(s.peak_owners for s in samples)),

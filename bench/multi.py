@@ -32,7 +32,7 @@ def one(bench, file, rates):
     }, bench.shaped_rounds)
     rows = [[
         name, in_seconds([s.seconds for s in samples], limit), over([s.seconds for s in samples], bound),
-        f"{median(s.cpu for s in samples):.2f}", report.mib(max(s.peak for s in samples)),
+        report.number(median(s.cpu for s in samples)), report.mib(max(s.peak for s in samples)),
         report.mib(max(s.peak_owners for s in samples)),
     ] for name, samples in took.items()]
     head = [what, "s", f"÷ bound ({bound:.2f} s)", "CPU s", "peak downloader", "peak owner"]

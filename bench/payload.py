@@ -57,11 +57,11 @@ def must_equal(got, want):
 
 
 def flush(path):
-    """Until a result is on the disk: what a tool that does not sync leaves to the kernel."""
-    paths = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for each in [*paths, path.parent]:
+    """Until bytes and names of a result are on the disk: what a tool that does not sync leaves to the kernel."""
+    paths = sorted(path.rglob("*")) if path.is_dir() else []
+    for each in [*paths, path, path.parent]:
         descriptor = os.open(each, os.O_RDONLY)
-        os.fsync(descriptor)
+        (os.fsync if each.is_dir() else os.fdatasync)(descriptor)
         os.close(descriptor)
 
 

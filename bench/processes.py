@@ -5,13 +5,14 @@ counts together, e.g. tracker, owners and downloader. CPU seconds are user + sys
 process in those sessions: of the living from /proc, of the dead from the kernel's own accounting
 when we collect them. Leaving the `with` block of a Tool ends all of its processes.
 """
+import math
 import os
 import signal
 import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from payload import Failed, flush
 
@@ -28,6 +29,13 @@ class Sample:
     to_disk: float = 0.0  # seconds more until the result had reached the disk
     peak: int = 0         # bytes of memory, of the downloading process
     peak_owners: int = 0  # the largest of the owners'
+    # Of a race: when each downloader was done, when the first, how often the first owner sent the file.
+    times: dict = field(default_factory=dict)
+    first: float = math.nan
+    copies: float = math.nan
+
+
+FAILED = Sample(math.nan, math.nan)
 
 
 class Proc:

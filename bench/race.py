@@ -22,6 +22,8 @@ def race(bench, swarm_tool, file, owner_rates, downloader_rates, limit):
         with Network([*owner_rates, *downloader_rates]) as network, Tool(folder / "run") as tool:
             swarm = swarm_tool(bench, tool, network, file, owners)
             swarm.prepare()
+            for index in owners:
+                swarm.put(index)
             owning = [swarm.own(index) for index in owners]
             swarm.ready()
             sent = network.sent_by(0)
@@ -59,5 +61,4 @@ def in_seconds(values, limit):
 
 
 def over(values, bound):
-    middle = report.median(values) / bound
-    return "—" if middle == float("inf") else f"{middle:.2f}"
+    return report.number(report.median(values) / bound)

@@ -5,6 +5,7 @@ the sections it measured and leaves every other word of the file alone, so each 
 itself when and on what it was measured.
 """
 import datetime
+import math
 import os
 import platform
 import re
@@ -29,6 +30,8 @@ def median(values):
 
 
 def seconds(value):
+    if math.isnan(value):
+        return "**failed**"
     return f"{value:.1f}" if value >= 20 else f"{value:.2f}" if value >= 0.2 else f"{value:.4f}"
 
 
@@ -44,9 +47,13 @@ def size_name(size):
     return f"{size} B"
 
 
+def number(value, form=".2f"):
+    return format(value, form) if math.isfinite(value) else "—"
+
+
 def ratio(ours, theirs):
     """Median over the rounds of ours ÷ theirs."""
-    return f"{median(a / b for a, b in zip(ours, theirs)):.2f}"
+    return number(median(a / b for a, b in zip(ours, theirs)))
 
 
 def table(head, rows):
@@ -77,7 +84,7 @@ def versions(bench):
     found = {name: version(*command) for name, command in asked.items()}
     if bench.commit:
         found["potluck"] += f" ({bench.commit})"
-    return ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    return ", ".join(f"{name} {numbers}" for name, numbers in found.items() if numbers)
 
 
 class Others:
@@ -117,8 +124,8 @@ def stamp(bench, others):
     return f"_{datetime.date.today()}, {size}{busy}; {machine()}; {versions(bench)}._\n"
 
 
-def rounds(number):
-    return "One round" if number == 1 else f"Medians of {number} rounds"
+def rounds(count):
+    return "One round" if count == 1 else f"Medians of {count} rounds"
 
 
 def section(name, title, parts):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import report
 from payload import Failed, file_system
+from processes import FAILED
 
 ORDER = ["hashing", "loopback", "sizes", "small_files", "multi", "crowd"]
 
@@ -30,6 +31,7 @@ class Bench:
         self.memory, self.disk = Path(args.memory), Path(args.disk)
         self.isolated = os.environ.get("PLB_ISOLATED") == "1"
         self.torrent_python = args.torrent_python
+        self.failures = []
 
     def places(self):
         """Folders to work in, by the type of their file system: memory first, then disk."""
@@ -53,15 +55,25 @@ class Bench:
                          f"{report.size_name(max(free, 0))} is there")
 
     def interleave(self, what, tools, rounds=None):
-        """Let the tools take turns; the samples of each, one a round."""
+        """Let the tools take turns; the samples of each, one a round. A tool that fails once has failed."""
         samples = {name: [] for name in tools}
         rounds = rounds or self.rounds
         for number in range(1, rounds + 1):
             for name, once in tools.items():
+                if FAILED in samples[name]:
+                    continue
                 os.sync()  # what the one before left to be written is not for the next to wait for
-                sample = once()
+                label = f"{what}, {name if isinstance(name, str) else ', '.join(map(str, name))}"
+                try:
+                    sample = once()
+                except Failed as failure:
+                    # The others go on; this one counts as failed, whatever it did before.
+                    samples[name] = [FAILED] * rounds
+                    self.failures.append(label)
+                    print(f"FAILED {label}: {failure}", file=sys.stderr, flush=True)
+                    continue
                 samples[name].append(sample)
-                print(f"  {what}, {name}, {number}/{rounds}: {sample.seconds:.3f} s, {sample.cpu:.2f} CPU s",
+                print(f"  {label}, {number}/{rounds}: {sample.seconds:.3f} s, {sample.cpu:.2f} CPU s",
                       file=sys.stderr, flush=True)
         return samples
 
@@ -91,7 +103,7 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)  # so that every `with` and `finally` is left in order
 
-    bench, failed = Bench(args), []
+    bench = Bench(args)
     if bench.isolated:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # new namespaces begin without
     for name in args.names or ORDER:
@@ -105,14 +117,14 @@ def main():
         try:
             parts = benchmark.run(bench)
         except Failed as failure:
-            failed.append(name)
+            bench.failures.append(name)
             print(f"FAILED {name}: {failure}", file=sys.stderr)
             continue
         text = report.section(name, benchmark.TITLE, [report.stamp(bench, others), *parts])
         print(text)
         if args.output != "-":
             report.put_section(Path(args.output), name, text, ORDER)
-    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+    sys.exit(f"FAILED: {'; '.join(bench.failures)}" if bench.failures else 0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What runs on the hosts of a shaped network: one class per tool, all with the same four verbs.
+"""What runs on the hosts of a shaped network: one class per tool, all with the same five verbs.
 
     prepare()      whatever is needed before the first host: torrent, tracker
-    own(index)     start an owner of the file on that host
+    put(index)     give the file to an owner's folder; to all of them before the first of them starts
+    own(index)     start that owner on its host
     ready()        wait until all owners can serve
     fetch(index)   start to fetch on that host; gives a function that is true once it is done
 
@@ -63,7 +64,6 @@ class PotluckSwarm(SwarmTool):
         return self.potluck.up(f"host{index}", self.folder(index), self.network.hosts[index])
 
     def own(self, index):
-        self.put(index)
         return self.up(index)
 
     def ready(self):
@@ -87,7 +87,6 @@ class Aria2Http(SwarmTool):
     """From nginx on every owner; one downloader."""
 
     def own(self, index):
-        self.put(index)
         self.addresses = getattr(self, "addresses", [])
         self.addresses.append(start_nginx(
             self.tool, f"nginx{index}", self.folder(index), self.network.hosts[index]))
@@ -120,7 +119,6 @@ class Libtorrent(TorrentSwarm):
                                         self.folder(index), self.ip(index), *others])
 
     def own(self, index):
-        self.put(index)
         proc = self.peer("seed", index)
         wait_until("libtorrent seed", lambda: "DONE" in proc.last_words(), 30)
         return proc
@@ -156,7 +154,6 @@ class Aria2Torrent(TorrentSwarm):
         return (self.tool.folder / f"complete{index}").exists()
 
     def own(self, index):
-        self.put(index)
         return self.peer(index)
 
     def ready(self):
