@@ -40,8 +40,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::Config;
-use download::job::{AllMoving, Downloads, large_slots, open_partials};
+use download::job::{Downloads, large_slots, open_partials};
 use download::live::Live;
+use download::moving::AllMoving;
 use execute::Executor;
 use share::cache::HashCache;
 use share::folder::ShareFolder;

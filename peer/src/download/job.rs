@@ -1,8 +1,7 @@
 //! Downloads of this peer: what a `download` does from the names to the last file, and what is moving at the moment.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -11,6 +10,7 @@ use potluck_common::{ChunkMap, ContentId, Geometry};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::live::Live;
+use super::moving::{AllMoving, Moving};
 use super::owners::{Sources, explain};
 use super::partial::{PartialStore, Target};
 use super::place::{PlaceError, UnsyncedFolders, disk_failed, is_taken, path_of, place, taken};
@@ -22,8 +22,8 @@ use crate::share::folder::{FileIdentity, ShareFolder};
 use crate::share::hashing::hash_file;
 use crate::share::library::{Library, SharedFile};
 use crate::share::sharing::SharingState;
-use crate::traffic::{Meter, Traffic};
-use crate::verb::{Contribution, Download, Event, Failed, FailureKind, Finished, From, Transfer};
+use crate::traffic::Traffic;
+use crate::verb::{Contribution, Download, Event, Failed, FailureKind, Finished, From};
 use crate::wire::announce::Who;
 use crate::wire::peer_client::PeerClient;
 use crate::wire::tracker_client::{AskError, TrackerClient};
@@ -90,96 +90,6 @@ pub struct Outcome {
     pub len: u64,
     /// Who gave how much.
     pub from: Vec<Contribution>,
-}
-
-/// One content that is being fetched.
-#[derive(Debug)]
-pub struct Moving(Mutex<(Transfer, Meter, bool)>);
-
-impl Moving {
-    fn new(item: &Item) -> Self {
-        let transfer = Transfer {
-            name: item.name.clone(),
-            content_id: item.content_id,
-            len: item.len,
-            n_bytes: 0,
-            rate: 0,
-            n_owners: 0,
-            waiting: None,
-        };
-        Self(Mutex::new((transfer, Meter::default(), true)))
-    }
-
-    /// Shows how far it is.
-    pub fn on_progress(&self, len: u64, n_bytes: u64, n_owners: usize, waiting: Option<&str>) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (transfer, _, changed) = &mut *inner;
-        *changed = true;
-        (transfer.len, transfer.n_bytes) = (len, n_bytes);
-        transfer.n_owners = u32::try_from(n_owners).unwrap_or(u32::MAX);
-        transfer.waiting = waiting.map(ToOwned::to_owned);
-    }
-
-    /// How far it is, with the rate since the last call.
-    fn sample(&self, now: Instant) -> Transfer {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (transfer, meter, changed) = &mut *inner;
-        *changed = false;
-        transfer.rate = meter.sample(transfer.n_bytes, now);
-        transfer.clone()
-    }
-
-    fn peek(&self) -> Transfer {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-}
-
-/// All contents that are being fetched.
-#[derive(Debug, Default)]
-pub struct AllMoving {
-    list: Mutex<BTreeMap<u64, Arc<Moving>>>,
-    locks: Mutex<BTreeMap<ContentId, Weak<tokio::sync::Mutex<()>>>>,
-}
-
-/// Keeps an entry in the list for as long as it lives.
-struct Listed {
-    all: Arc<AllMoving>,
-    key: u64,
-    moving: Arc<Moving>,
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        self.all.list.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
-}
-
-impl AllMoving {
-    /// What is moving now.
-    pub fn transfers(&self) -> Vec<Transfer> {
-        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.values().map(|moving| moving.peek()).collect()
-    }
-
-    fn enter(self: &Arc<Self>, item: &Item) -> Listed {
-        let moving = Arc::new(Moving::new(item));
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = list.last_key_value().map_or(0, |(key, _)| key + 1);
-        list.insert(key, moving.clone());
-        Listed { all: self.clone(), key, moving }
-    }
-
-    /// One content is fetched once at a time; who comes second finds it here.
-    fn lock_of(&self, id: ContentId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = locks.get(&id).and_then(Weak::upgrade) {
-            return lock;
-        }
-        let lock = Arc::new(tokio::sync::Mutex::new(()));
-        locks.insert(id, Arc::downgrade(&lock));
-        lock
-    }
 }
 
 impl Downloads {

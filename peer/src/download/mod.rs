@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod job;
 pub mod large;
 pub mod live;
+pub mod moving;
 pub mod neighbours;
 pub mod owners;
 pub mod partial;

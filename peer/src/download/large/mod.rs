@@ -1,7 +1,12 @@
 //! The driver: one task owns the scheduler of one content, waits for one fact at a time, and hands the scheduler's answers
 //! to tasks that fetch.
 //!
+//! Its owners and neighbours come in through [`listening`], what is written goes to disk through [`recording`].
+//!
 //! Invariant: the scheduler decides, this acts. Nothing here chooses an owner or a chunk.
+
+mod listening;
+mod recording;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,18 +16,21 @@ use std::time::{Duration, Instant};
 use potluck_common::protocol::ContentInfo;
 use potluck_common::{ChunkIndex, ContentId, HaveSet, PeerId};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
+
+use recording::{Recording, finished_recording};
 
 use super::claim::{Proven, Unproven, prove};
 use super::fetch::{Fact, Fetch};
-use super::job::{Downloads, Moving, Outcome};
+use super::job::{Downloads, Outcome};
 use super::live::{LiveContent, News};
+use super::moving::Moving;
 use super::neighbours::{Heard, Neighbours};
 use super::owners::{Sources, explain};
 use super::partial::{PartialFile, Target};
 use super::place::{PlaceError, disk_failed, is_no_space, path_of, place, taken};
-use crate::scheduler::{Failure, Holds, HopelessCause, RequestId, Scheduler, Verdict};
+use crate::scheduler::{Failure, HopelessCause, RequestId, Scheduler, Verdict};
 use crate::share::folder::FileIdentity;
 use crate::verb::{Contribution, Failed, FailureKind, From};
 use crate::wire::tracker_client::AskError;
@@ -31,18 +39,8 @@ use crate::wire::tracker_client::AskError;
 const MAX_FACTS: usize = 256;
 /// First pause before the tracker is asked again who is there; doubles up to the configured interval.
 const FIRST_REFRESH: Duration = Duration::from_millis(100);
-/// How often the tracker is told how many chunks we hold: for people to look at, since neighbours hear it from us.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 /// How often a paused download looks whether there is space again.
 const SPACE_RETRY: Duration = Duration::from_secs(5);
-
-/// What was written is durable.
-enum Recorded {
-    /// And so is the record that says so.
-    Yes,
-    /// But the record could not be written.
-    NotNoted(io::Error),
-}
 
 /// A request under way.
 struct Running {
@@ -70,7 +68,7 @@ struct Driver<'a> {
     unrecorded: Vec<ChunkIndex>,
     n_unrecorded_bytes: u64,
     recorded_at: Instant,
-    recording: Option<(Vec<ChunkIndex>, JoinHandle<io::Result<Recorded>>)>,
+    recording: Option<Recording>,
     /// When the tracker was last told how many chunks we hold.
     announced: Option<Instant>,
     /// When there was first no usable owner, counted from the last chunk that came.
@@ -317,113 +315,6 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn on_owners(&mut self, info: &ContentInfo) {
-        let mut sources = self.downloads.sources(&info.owners, self.from);
-        if *self.from == From::Single {
-            sources.retain(|owner, _| self.sources.contains_key(owner));
-        }
-        for owner in self.sources.keys().filter(|owner| !sources.contains_key(owner)) {
-            self.scheduler.on_owner_gone(*owner);
-        }
-        self.on_sources(sources);
-    }
-
-    fn on_sources(&mut self, mut sources: Sources) {
-        let now = Instant::now();
-        sources.retain(|owner, _| !self.liars.contains(owner));
-        for source in sources.values().filter(|source| source.owner.complete) {
-            self.scheduler.on_owner(source.owner.peer_id, Holds::All, now);
-        }
-        if sources.values().any(|source| !source.owner.complete) {
-            self.neighbours.listen(&sources, &mut self.tasks);
-        }
-        self.sources.extend(sources);
-    }
-
-    /// What a neighbour holds and gains. What it claims costs it nothing and us a request: the bytes are verified anyway.
-    fn on_heard(&mut self, heard: Heard) {
-        let geometry = self.partial.map().geometry();
-        let now = Instant::now();
-        let (owner, line) = match heard {
-            Heard::Line(owner, line) => (owner, line),
-            Heard::Ended(owner) => {
-                tracing::debug!(owner = ?self.name_of(owner), "a neighbour's stream ended");
-                self.neighbours.on_ended(owner);
-                if self.sources.get(&owner).is_some_and(|source| !source.owner.complete) {
-                    self.scheduler.on_owner_gone(owner);
-                }
-                return;
-            }
-        };
-        if line.complete {
-            self.scheduler.on_owner(owner, Holds::All, now);
-        } else if let Some(have) = line.have.and_then(|have| have.parse(geometry).ok()) {
-            self.scheduler.on_owner(owner, Holds::Some(have), now);
-        }
-        for chunk in line.gained.into_iter().filter_map(|chunk| geometry.index(chunk)) {
-            self.scheduler.on_have(owner, chunk);
-        }
-        for chunk in line.coming.into_iter().filter_map(|chunk| geometry.index(chunk)) {
-            self.scheduler.on_coming(chunk);
-        }
-    }
-
-    /// Tells the tracker at the first chunk that we are an owner too, and then once in a while how far we are.
-    fn announce(&mut self, now: Instant) {
-        if self.announced.is_none_or(|at| now >= at + ANNOUNCE_EVERY) {
-            self.announced = Some(now);
-            let map = self.partial.map();
-            self.downloads.library.set_partial(map.content_id(), map.geometry().len(), self.have.n_held());
-        }
-    }
-
-    /// Begins to make durable what was written, and to record it once it is.
-    fn record(&mut self, now: Instant) {
-        let chunks = std::mem::take(&mut self.unrecorded);
-        (self.n_unrecorded_bytes, self.recorded_at) = (0, now);
-        let (partials, partial) = (self.downloads.partials.clone(), self.partial.clone());
-        let (have, target) = (self.have.clone(), self.target.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            partial.sync()?;
-            let map = partial.map();
-            let saved = partials.save(map.content_id(), map.geometry().len(), &target, &have);
-            Ok(saved.map_or_else(Recorded::NotNoted, |()| Recorded::Yes))
-        });
-        self.recording = Some((chunks, task));
-    }
-
-    /// What could not be synced counts as lost and is fetched again (F05): a later sync that succeeds proves nothing
-    /// about it. Where only the record failed, as on a full disk, the data is there and is noted later.
-    fn on_recorded(&mut self, recorded: (Vec<ChunkIndex>, io::Result<Recorded>)) {
-        self.recording = None;
-        let (chunks, error) = match recorded {
-            (_, Ok(Recorded::Yes)) => return,
-            (chunks, Ok(Recorded::NotNoted(error))) => {
-                tracing::warn!(%error, "how far the download is cannot be noted for now");
-                self.unrecorded.extend(chunks);
-                return;
-            }
-            (chunks, Err(error)) => (chunks, error),
-        };
-        tracing::warn!(%error, n_chunks = chunks.len(), "what was written is not durable and is fetched again");
-        for chunk in chunks.into_iter().chain(std::mem::take(&mut self.unrecorded)) {
-            self.have.remove(chunk);
-            self.downloads.live.on_lost(self.partial.map().content_id(), chunk);
-            self.scheduler.on_lost(chunk);
-        }
-        self.n_unrecorded_bytes = 0;
-    }
-
-    async fn record_now(&mut self) {
-        if let Some(recorded) = finished_recording(&mut self.recording).await {
-            self.on_recorded(recorded);
-        }
-        self.record(Instant::now());
-        if let Some(recorded) = finished_recording(&mut self.recording).await {
-            self.on_recorded(recorded);
-        }
-    }
-
     /// Whether to give up: every owner lied, or there has been none for too long. An owner that gets another chance and
     /// brings nothing does not start the time anew, or one that is listed and silent would be waited for without end.
     fn give_up(&mut self, now: Instant) -> Option<Failed> {
@@ -517,14 +408,6 @@ async fn finished<T>(task: &mut Option<AbortOnDropHandle<T>>) -> Option<T> {
         }
         None => None,
     }
-}
-
-async fn finished_recording(
-    recording: &mut Option<(Vec<ChunkIndex>, JoinHandle<io::Result<Recorded>>)>,
-) -> Option<(Vec<ChunkIndex>, io::Result<Recorded>)> {
-    let (_, task) = recording.as_mut()?;
-    let ended = task.await.map_err(io::Error::other).flatten();
-    recording.take().map(|(chunks, _)| (chunks, ended))
 }
 
 fn unverified(chunk: ChunkIndex) -> Failed {
