@@ -120,6 +120,8 @@ def main():
             bench.failures.append(name)
             print(f"FAILED {name}: {failure}", file=sys.stderr)
             continue
+        if any("**failed**" in part for part in parts):
+            parts.append("\n**failed**: in one of the rounds it ended with an error or took too long, or its result was wrong.")
         text = report.section(name, benchmark.TITLE, [report.stamp(bench, others), *parts])
         print(text)
         if args.output != "-":

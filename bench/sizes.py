@@ -73,6 +73,6 @@ def compared(ours, theirs, on_disk):
 def run(bench):
     sizes = [KIB, 64 * KIB, MIB, 16 * MIB] + ([] if bench.quick else [256 * MIB])
     tables = [one_place(bench, place, sizes) for place in bench.places().values()]
-    return [*tables, """Medians; *until on disk* adds the sync that curl leaves out; *more* is how much longer potluck took than that curl in the same round, in
-milliseconds. For small files it shows the price of starting the verb, asking the tracker, verifying and (on disk)
+    return [*tables, """Medians; *more* is how much longer potluck took than that curl in the same round, in
+milliseconds; *until on disk* adds the sync that curl leaves out. For small files it shows the price of starting the verb, asking the tracker, verifying and (on disk)
 syncing, which curl does not do; for large ones the price of a byte. One owner cannot show what several give."""]
