@@ -11,8 +11,9 @@
 # All of it takes about half an hour and wants a machine that does nothing else, 8 GiB of memory that
 # nobody uses and 10 GB of disk. As root it installs with apt what is missing of b3sum, curl, aria2c,
 # nginx, libtorrent and opentracker, and measures in namespaces of its own, which end with it; without
-# root, what is not installed and all that is shaped is left out, and said so. Nothing is started as a
-# service by us, nothing listens outside loopback and those namespaces.
+# root, what is not installed and all that is shaped is left out, and said so. Nothing that is
+# measured listens outside loopback and those namespaces; but where services start on installation,
+# apt also starts those of nginx-light and opentracker.
 # Environment: POTLUCK_BIN, a folder with potluck and potluck-tracker (otherwise a release build is
 # made); POTLUCK_BENCH_DISK, a folder on the disk to be measured (otherwise /var/tmp).
 set -euo pipefail
