@@ -6,8 +6,8 @@
 //! chunks merge pairwise to the root.
 //!
 //! Invariant: a [`ChunkMap`] folds to its content id. What the fold does *not* prove is the length
-//! and with it the depth of the tree: parents are hashed alike at every level. Only a verified last
-//! chunk proves the length (trust rule 4 in the threat list).
+//! and with it the depth of the tree: parents are hashed alike at every level. A verified last chunk proves the length
+//! (trust rule 4 in the threat list), and so does a [`LengthProof`].
 
 use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 

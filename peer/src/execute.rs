@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::download::job::{Downloads, tell};
 use crate::download::owners::explain;
 use crate::download::pattern::{Filter, parse_filter};
-use crate::share::hashing::hash_file;
+use crate::share::hashing::{HashError, hash_file};
 use crate::share::sharing::LookAgain;
 use crate::verb::{Address, Event, Failed, FailureKind, Held, ShownContent, ShownFile, Status, TrackerStatus, Verb};
 use crate::wire::announce::Standing;
@@ -247,21 +247,30 @@ impl Executor {
         for (path, file) in files.into_iter().filter(|(path, _)| wanted(path)) {
             let (folder, place) = (self.downloads.folder.clone(), path.clone());
             let n_threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-            let intact = tokio::task::spawn_blocking(move || {
-                let opened = folder.open_unchanged(&place, file.identity).ok()?;
-                Some(hash_file(&opened, file.identity, n_threads).ok()?.content_id() == file.content_id)
+            let checked = tokio::task::spawn_blocking(move || {
+                let opened = folder.open_unchanged(&place, file.identity).map_err(|_| HashError::Changed)?;
+                Ok(hash_file(&opened, file.identity, n_threads)?.content_id() == file.content_id)
             });
-            match intact.await {
-                Ok(Some(intact)) => {
+            match checked.await.unwrap_or_else(|error| Err(HashError::Io(std::io::Error::other(error)))) {
+                Ok(true) => {
                     n_all += 1;
-                    if !intact {
-                        n_bad += 1;
-                        self.forget(&path, file).await;
-                    }
-                    tell(events, Event::Verified { path, intact }).await;
+                    tell(events, Event::Verified { path, intact: true }).await;
                 }
-                // It changed since it was listed: the sharing task hashes it by itself.
-                _ => self.look_again.at(path),
+                Err(HashError::Changed | HashError::Stopped | HashError::TooLong(_)) => {
+                    let message = format!("{path} changed meanwhile and is hashed again");
+                    tell(events, Event::Notice { message }).await;
+                    self.look_again.at(path);
+                }
+                damaged => {
+                    n_all += 1;
+                    n_bad += 1;
+                    if let Err(error) = damaged {
+                        let message = format!("{path} cannot be read: {error}");
+                        tell(events, Event::Notice { message }).await;
+                    }
+                    self.forget(&path, file).await;
+                    tell(events, Event::Verified { path, intact: false }).await;
+                }
             }
         }
         if n_bad == 0 {
@@ -269,7 +278,7 @@ impl Executor {
         }
         Err(Failed::new(
             FailureKind::Unverified,
-            format!("{n_bad} of {n_all} files changed on disk without a trace; their old ids are no longer announced"),
+            format!("{n_bad} of {n_all} files are damaged on disk; their old ids are no longer announced"),
             "Check the disk. An intact copy can be downloaded by its content id from another owner, after moving the bad file away.",
         ))
     }

@@ -28,6 +28,7 @@ pub mod wire;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use potluck_common::address::Reach;
 use potluck_common::net::host::HostPolicy;
@@ -56,6 +57,10 @@ use wire::peer_client::PeerClient;
 use wire::serve::{Serve, router};
 use wire::tracker_client::TrackerClient;
 
+/// How long the parts of a peer may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(4);
+/// Chunk maps given out at once, each with up to one chunk in memory to prove its length.
+const MAX_CLAIMS: usize = 4;
 /// Buffers kept for uploads while none runs.
 const KEPT_BUFFERS: usize = 32;
 
@@ -128,6 +133,7 @@ impl Peer {
             cache: cache.clone(),
             live: live.clone(),
             slots: Arc::new(Semaphore::new(config.upload_slots)),
+            claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
             retry_after_s: config.upload_retry_after.as_secs().max(1),
             pool: buffers::BufferPool::new(wire::body::SLICE_LEN, KEPT_BUFFERS),
             traffic: traffic.clone(),
@@ -152,8 +158,11 @@ impl Peer {
         tasks.spawn(async move {
             sampling.run_until_cancelled(sampled.run()).await;
         });
+        let partials = open_partials(state.dir(), folder.path())?;
+        // Before any verb can begin a download.
+        let unfinished = partials.records().map_err(|error| cannot("look for unfinished downloads", &error))?;
         let downloads = Downloads {
-            partials: Arc::new(open_partials(state.dir(), folder.path())?),
+            partials: Arc::new(partials),
             folder,
             library,
             cache,
@@ -173,7 +182,7 @@ impl Peer {
         if lifetime == Lifetime::Running {
             let (resuming, ending) = (downloads.clone(), shutdown.clone());
             tasks.spawn(async move {
-                ending.run_until_cancelled(resuming.resume()).await;
+                ending.run_until_cancelled(resuming.resume(unfinished)).await;
             });
         }
         let executor = Executor {
@@ -215,19 +224,27 @@ impl Peer {
         receiver
     }
 
-    /// Waits until it has ended.
-    pub async fn wait(mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok(()) => {}
-                Err(error) => {
+    /// Waits until it has ended; once it was told to, for [`END_DEADLINE`] at most.
+    pub async fn wait(self) {
+        let Self { mut tasks, verbs, shutdown, .. } = self;
+        let ended = async {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
                     tracing::error!(%error, "a part of the peer failed; the peer ends");
-                    self.shutdown.cancel();
+                    shutdown.cancel();
                 }
             }
+            verbs.close();
+            verbs.wait().await;
+        };
+        let late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(END_DEADLINE).await;
+        };
+        tokio::select! {
+            () = ended => {}
+            () = late => tracing::warn!("something does not end; it is left behind"),
         }
-        self.verbs.close();
-        self.verbs.wait().await;
     }
 }
 

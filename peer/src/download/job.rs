@@ -10,9 +10,9 @@ use potluck_common::{ChunkMap, ContentId, Geometry};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::live::Live;
-use super::moving::{AllMoving, Moving};
+use super::moving::{AllMoving, Moving, OnlyHere};
 use super::owners::{Sources, explain};
-use super::partial::{PartialStore, Target};
+use super::partial::{PartialStore, Record, Target};
 use super::place::{PlaceError, UnsyncedFolders, disk_failed, is_taken, path_of, place, taken};
 use super::plan::{Item, Plan};
 use crate::buffers::Budget;
@@ -101,7 +101,7 @@ impl Downloads {
         self.wait_for_scan().await;
         let Plan { items, unresolved } = self.plan(request).await?;
         let only_one = items.len() + unresolved.len() == 1;
-        let (n_files, n_bytes) = (items.len() as u64, items.iter().map(|item| item.len).sum());
+        let (n_files, n_bytes) = (items.len() as u64, items.iter().fold(0u64, |n, item| n.saturating_add(item.len)));
         let mut failures = Vec::new();
         for unresolved in unresolved {
             let (name, candidates) = (unresolved.name, unresolved.candidates);
@@ -188,12 +188,12 @@ impl Downloads {
     /// Fetches one content to its target, unless it is there.
     async fn fetch(&self, item: &Item, from: &From, moving: &Moving) -> Result<Outcome, Failed> {
         let lock = self.moving.lock_of(item.content_id);
-        let _only_here = lock.lock().await;
+        let only_here: OnlyHere = Arc::new(lock.lock_owned().await);
         if self.is_there(item).await? {
             return Ok(Outcome { len: item.len, from: Vec::new() });
         }
         if let Some((path, file)) = self.library.find(item.content_id).into_iter().next() {
-            let copied = self.copy(&path, file, &item.target).await;
+            let copied = self.copy(&path, file, &item.target, only_here.clone()).await;
             match copied {
                 Ok(outcome) => return Ok(outcome),
                 Err(failed) => tracing::debug!(%failed, "a copy of our own is of no use"),
@@ -215,13 +215,13 @@ impl Downloads {
             });
         }
         if *from != From::Single {
-            return self.fetch_from(item, from, sources, moving).await;
+            return self.fetch_from(item, from, sources, moving, &only_here).await;
         }
         let mut order: Vec<_> = sources.into_iter().collect();
         fastrand::shuffle(&mut order);
         let mut last = explain(&AskError::NotFound, "it");
         for source in order {
-            match self.fetch_from(item, from, Sources::from([source]), moving).await {
+            match self.fetch_from(item, from, Sources::from([source]), moving, &only_here).await {
                 Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::Unverified) => {
                     last = failed;
                 }
@@ -244,16 +244,23 @@ impl Downloads {
         }
     }
 
-    async fn fetch_from(&self, item: &Item, from: &From, sources: Sources, moving: &Moving) -> Result<Outcome, Failed> {
+    async fn fetch_from(
+        &self,
+        item: &Item,
+        from: &From,
+        sources: Sources,
+        moving: &Moving,
+        only_here: &OnlyHere,
+    ) -> Result<Outcome, Failed> {
         let geometry = Geometry::new(item.len)
             .map_err(|error| Failed::new(FailureKind::Failed, error.to_string(), "Split it into smaller files."))?;
         if geometry.n_chunks() == 1
-            && let Some(outcome) = self.fetch_small(item.content_id, &sources, &item.target).await?
+            && let Some(outcome) = self.fetch_small(item.content_id, &sources, &item.target, only_here).await?
         {
             return Ok(outcome);
         }
         let _slot = self.large.acquire().await;
-        let outcome = self.fetch_large(item.content_id, from, sources, &item.target, moving).await?;
+        let outcome = self.fetch_large(item.content_id, from, sources, &item.target, moving, only_here).await?;
         self.sync_folders().await?;
         Ok(outcome)
     }
@@ -295,9 +302,11 @@ impl Downloads {
         path: &potluck_common::SharePath,
         file: SharedFile,
         target: &Target,
+        only_here: OnlyHere,
     ) -> Result<Outcome, Failed> {
         let (folder, partials, path, goal) = (self.folder.clone(), self.partials.clone(), path.clone(), target.clone());
         let copied = tokio::task::spawn_blocking(move || {
+            let _until_done = only_here;
             let mut source = folder.open_unchanged(&path, file.identity)?;
             let name = format!("{}.copy", file.content_id);
             let mut options = cap_std::fs::OpenOptions::new();
@@ -342,8 +351,12 @@ impl Downloads {
     async fn sync_folders(&self) -> Result<(), Failed> {
         let folders = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
         let folder = self.folder.clone();
+        let again = folders.clone();
         let synced = tokio::task::spawn_blocking(move || folders.sync(&folder)).await;
         let synced = synced.map_err(std::io::Error::other).flatten();
+        if synced.is_err() {
+            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
+        }
         synced.map_err(|error| disk_failed(self.folder.path(), &error))
     }
 
@@ -374,13 +387,7 @@ impl Downloads {
     }
 
     /// Goes on with what was unfinished when the peer last ended, until it is done or cannot be.
-    pub async fn resume(&self) {
-        let partials = self.partials.clone();
-        let records = tokio::task::spawn_blocking(move || partials.records()).await;
-        let records = match records.map_err(std::io::Error::other).flatten() {
-            Ok(records) => records,
-            Err(error) => return tracing::warn!(%error, "cannot look for unfinished downloads"),
-        };
+    pub async fn resume(&self, records: Vec<Record>) {
         self.wait_for_scan().await;
         let resuming = records.into_iter().map(|record| async move {
             let name = match &record.target {

@@ -52,6 +52,10 @@ impl Moving {
     }
 }
 
+/// Held by whoever works on a content. Work on the blocking pool outlives a download that is dropped, so it holds a clone:
+/// the next download of the same content begins when the last write, record or rename of this one is over.
+pub type OnlyHere = Arc<tokio::sync::OwnedMutexGuard<()>>;
+
 /// All contents that are being fetched.
 #[derive(Debug, Default)]
 pub struct AllMoving {
@@ -87,7 +91,7 @@ impl AllMoving {
         Listed { all: self.clone(), key, moving }
     }
 
-    /// One content is fetched once at a time; who comes second finds it here.
+    /// One content is fetched once at a time; who comes second finds it here. What is held is [`OnlyHere`].
     pub(super) fn lock_of(&self, id: ContentId) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| lock.strong_count() > 0);

@@ -47,7 +47,9 @@ impl Neighbours {
 
     /// Listens to those of `sources` that are not listened to yet, as long as there is room.
     pub fn listen(&mut self, sources: &Sources, tasks: &mut JoinSet<()>) {
-        for (owner, source) in sources {
+        let mut order: Vec<_> = sources.iter().collect();
+        fastrand::shuffle(&mut order);
+        for (owner, source) in order {
             if self.streams.len() >= MAX_NEIGHBOURS {
                 return;
             }
@@ -60,6 +62,11 @@ impl Neighbours {
                 })
             });
         }
+    }
+
+    /// Whether an owner's stream is being listened to.
+    pub fn hears(&self, owner: PeerId) -> bool {
+        self.streams.contains_key(&owner)
     }
 
     /// A stream has ended.

@@ -15,6 +15,7 @@ use potluck_common::have::HaveText;
 use potluck_common::{ChunkMap, ContentId, Geometry, HaveSet, SharePath};
 use serde::{Deserialize, Serialize};
 
+use super::moving::OnlyHere;
 use crate::share::state;
 
 /// Where a content will go when it is complete.
@@ -51,6 +52,7 @@ pub struct PartialStore {
 pub struct PartialFile {
     file: Arc<File>,
     map: ChunkMap,
+    _only_here: OnlyHere,
 }
 
 impl PartialStore {
@@ -103,7 +105,7 @@ impl PartialStore {
     ///
     /// # Errors
     /// As the file operations.
-    pub fn open(&self, map: ChunkMap, target: &Target) -> io::Result<(PartialFile, HaveSet)> {
+    pub fn open(&self, map: ChunkMap, target: &Target, only_here: OnlyHere) -> io::Result<(PartialFile, HaveSet)> {
         let geometry = map.geometry();
         let name = map.content_id().to_string();
         let mut options = OpenOptions::new();
@@ -116,11 +118,13 @@ impl PartialStore {
         if have.n_held() == 0 {
             // Without blocks reserved the disk may fill up later, and that is seen then; reserving them would write
             // every page of a memory file system twice.
+            // Whatever was recorded of bytes that are gone must be gone before them.
+            state::remove(&self.dir, &record_name(&name))?;
             file.set_len(0)?;
             file.set_len(geometry.len())?;
         }
         self.save(map.content_id(), geometry.len(), target, &have)?;
-        Ok((PartialFile { file: Arc::new(file), map }, have))
+        Ok((PartialFile { file: Arc::new(file), map, _only_here: only_here }, have))
     }
 
     /// Records what is held. The caller has synced the data.
@@ -220,6 +224,10 @@ mod tests {
         (data, map)
     }
 
+    fn only_here() -> OnlyHere {
+        Arc::new(Arc::new(tokio::sync::Mutex::new(())).try_lock_owned().unwrap())
+    }
+
     #[test]
     fn goes_on_from_what_was_recorded_and_only_from_that() {
         let temp = tempfile::tempdir().unwrap();
@@ -233,7 +241,7 @@ mod tests {
         };
         {
             let store = PartialStore::new(dir());
-            let (file, mut have) = store.open(map.clone(), &target).unwrap();
+            let (file, mut have) = store.open(map.clone(), &target, only_here()).unwrap();
             for n in [0, 4] {
                 let chunk = geometry.index(n).unwrap();
                 let whole = piece(n);
@@ -254,10 +262,10 @@ mod tests {
             records.iter().map(|record| (record.content_id, &record.target)).collect::<Vec<_>>(),
             [(id, &target)]
         );
-        let (_, have) = store.open(map.clone(), &target).unwrap();
+        let (_, have) = store.open(map.clone(), &target, only_here()).unwrap();
         assert_eq!(have.held(geometry).map(potluck_common::ChunkIndex::get).collect::<Vec<_>>(), [0, 4]);
         std::fs::OpenOptions::new().write(true).open(temp.path().join(id.to_string())).unwrap().set_len(7).unwrap();
-        let (_, have) = store.open(map, &target).unwrap();
+        let (_, have) = store.open(map, &target, only_here()).unwrap();
         assert_eq!(have.n_held(), 0, "a file of another length is not what was recorded");
         store.forget(id).unwrap();
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);

@@ -25,7 +25,7 @@ pub enum PlaceError {
 }
 
 /// Folders whose new names are not durable yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct UnsyncedFolders(BTreeSet<Option<SharePath>>);
 
 impl UnsyncedFolders {
@@ -37,6 +37,11 @@ impl UnsyncedFolders {
         {
             folder = below.parent();
         }
+    }
+
+    /// Takes in those of another list.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// Makes them durable.

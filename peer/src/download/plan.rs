@@ -71,10 +71,11 @@ impl Downloads {
         }
         if let Some(output) = &request.output {
             let into_folder = output.is_dir();
-            if !into_folder && plan.items.len() + plan.unresolved.len() > 1 {
+            let means_folder = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+            if !into_folder && (means_folder || plan.items.len() + plan.unresolved.len() > 1) {
                 return Err(Failed::new(
                     FailureKind::Usage,
-                    format!("{} is not a folder, and several files are to go there", output.display()),
+                    format!("there is no folder {} for the download to go to", output.display()),
                     format!("Make it first: mkdir -p {}", output.display()),
                 ));
             }

@@ -16,6 +16,7 @@ use potluck_common::{ContentId, Geometry};
 
 use super::claim::HEAD_START;
 use super::job::{Downloads, Outcome};
+use super::moving::OnlyHere;
 use super::owners::Sources;
 use super::partial::{PartialStore, Target};
 use super::place::{PlaceError, disk_failed, path_of, place, taken};
@@ -40,10 +41,11 @@ impl Downloads {
         id: ContentId,
         sources: &Sources,
         target: &Target,
+        only_here: &OnlyHere,
     ) -> Result<Option<Outcome>, Failed> {
         let permit = self.budget.take(MIN_CHUNK_LEN).await;
         let Some(Fetched { bytes, from }) = self.fetch_whole(id, sources).await? else { return Ok(None) };
-        let outcome = self.keep_small(id, bytes, from, target).await?;
+        let outcome = self.keep_small(id, bytes, from, target, only_here).await?;
         drop(permit);
         Ok(Some(outcome))
     }
@@ -55,10 +57,15 @@ impl Downloads {
         bytes: Vec<u8>,
         from: String,
         target: &Target,
+        only_here: &OnlyHere,
     ) -> Result<Outcome, Failed> {
         let len = bytes.len() as u64;
         let (folder, partials, goal) = (self.folder.clone(), self.partials.clone(), target.clone());
-        let written = tokio::task::spawn_blocking(move || write_and_place(&folder, &partials, id, &bytes, &goal));
+        let until_done = only_here.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let _until_done = until_done;
+            write_and_place(&folder, &partials, id, &bytes, &goal)
+        });
         match written.await.map_err(|error| PlaceError::Io(io::Error::other(error))).flatten() {
             Ok(identity) => {
                 let geometry = Geometry::new(len).expect("it is at most one chunk");

@@ -19,6 +19,9 @@ pub enum HashError {
     /// It is not what it was before; try again later.
     #[error("the file changed while it was read")]
     Changed,
+    /// It was told to stop.
+    #[error("stopped")]
+    Stopped,
     /// It cannot be shared.
     #[error(transparent)]
     TooLong(#[from] potluck_common::chunk::TooLong),
@@ -37,6 +40,19 @@ const READ_LEN: usize = 128 << 10;
 /// # Errors
 /// See [`HashError`].
 pub fn hash_file(file: &File, identity: FileIdentity, n_threads: u32) -> Result<ChunkMap, HashError> {
+    hash_file_until(file, identity, n_threads, &|| false)
+}
+
+/// The same, looking before each chunk whether to stop: a large file takes minutes, and a peer that ends must not wait for it.
+///
+/// # Errors
+/// See [`HashError`].
+pub fn hash_file_until(
+    file: &File,
+    identity: FileIdentity,
+    n_threads: u32,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<ChunkMap, HashError> {
     let geometry = Geometry::new(identity.len)?;
     let n_threads = n_threads.min(geometry.n_chunks() / MIN_CHUNKS_A_THREAD).max(1);
     let (next, failed) = (AtomicU32::new(0), AtomicBool::new(false));
@@ -46,6 +62,10 @@ pub fn hash_file(file: &File, identity: FileIdentity, n_threads: u32) -> Result<
         while !failed.load(Ordering::Relaxed)
             && let Some(chunk) = geometry.index(next.fetch_add(1, Ordering::Relaxed))
         {
+            if stop() {
+                failed.store(true, Ordering::Relaxed);
+                return Err(HashError::Stopped);
+            }
             let value = hash_chunk(file, geometry, chunk, &mut buffer)
                 .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             values.push((chunk, value));
@@ -68,6 +88,9 @@ pub fn hash_file(file: &File, identity: FileIdentity, n_threads: u32) -> Result<
             found
         })?
     };
+    if found.len() < geometry.n_chunks() as usize {
+        return Err(HashError::Stopped);
+    }
     if FileIdentity::of(file).map_err(HashError::Io)? != identity {
         return Err(HashError::Changed);
     }
@@ -116,6 +139,16 @@ mod tests {
                 assert_eq!(map.content_id(), ContentId::of(&data), "len {len}, {n_threads} threads");
             }
         }
+    }
+
+    #[test]
+    fn stops_when_told() {
+        let (file, _) = file_of(40 * (256 << 10));
+        let n_asked = AtomicU32::new(0);
+        let stop = || n_asked.fetch_add(1, Ordering::Relaxed) >= 5;
+        let stopped = hash_file_until(&file, FileIdentity::of(&file).unwrap(), 3, &stop);
+        assert!(matches!(stopped, Err(HashError::Stopped)));
+        assert!(n_asked.into_inner() < 12);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct SharedFile {
     pub identity: FileIdentity,
 }
 
+/// Places of a content that are tried before it counts as not here.
+const MAX_PLACES: usize = 8;
+
 /// What changed in a catalogue between two revisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
@@ -133,11 +136,12 @@ impl Library {
         self.lock().files.get(path).map(|(file, _)| *file)
     }
 
-    /// Where the bytes of a content can be read.
+    /// Where the bytes of a content can be read: a few places, for a tree may hold one content (the empty one, say) thousands of
+    /// times.
     pub fn find(&self, content_id: ContentId) -> Vec<(SharePath, SharedFile)> {
         let inner = self.lock();
         let paths = inner.contents.get(&content_id).map(Vec::as_slice).unwrap_or_default();
-        paths.iter().filter_map(|path| Some((path.clone(), inner.files.get(path)?.0))).collect()
+        paths.iter().take(MAX_PLACES).filter_map(|path| Some((path.clone(), inner.files.get(path)?.0))).collect()
     }
 
     /// Whether a content is here completely.

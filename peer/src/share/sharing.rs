@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::HashCache;
 use super::folder::{FileIdentity, ShareFolder};
-use super::hashing::{HashError, hash_file};
+use super::hashing::{HashError, hash_file_until};
 use super::library::{Library, SharedFile};
 use super::queue::HashQueue;
 use super::scan::{ScanReport, Skipped, scan};
@@ -26,7 +26,7 @@ use super::watch::{Dirty, FolderWatch};
 use crate::config::Config;
 
 /// Files that a scan hands over at once: large enough to amortise a look-up in the cache, small enough that the first
-/// files are announced while later ones are still being listed.
+/// files that the cache knows are announced while later ones are still being listed.
 const SCAN_BATCH: usize = 512;
 /// Batches that a scan may be ahead.
 const SCAN_AHEAD: usize = 4;
@@ -112,11 +112,11 @@ impl Sharing {
             while hashing.len() < n_cores
                 && let Some((path, identity)) = queue.next_file(Instant::now())
             {
-                let folder = self.folder.clone();
+                let (folder, ending) = (self.folder.clone(), shutdown.clone());
                 let n_threads = if queue.len() > n_cores { 1 } else { u32::try_from(n_cores).unwrap_or(1) };
                 hashing.spawn_blocking(move || {
                     let result = match folder.open_unchanged(&path, identity) {
-                        Ok(file) => hash_file(&file, identity, n_threads),
+                        Ok(file) => hash_file_until(&file, identity, n_threads, &|| ending.is_cancelled()),
                         Err(_) => Err(HashError::Changed),
                     };
                     Hashed { path, identity, result }
@@ -147,7 +147,7 @@ impl Sharing {
                 () = tokio::time::sleep_until(wake.into()) => {
                     if Instant::now() >= next_scan {
                         let started = Instant::now();
-                        self.scan_everything(&mut queue).await;
+                        self.scan_everything(&mut queue, &shutdown).await;
                         next_scan = Instant::now() + self.config.rescan_interval.max(started.elapsed() * SCAN_SHARE);
                     }
                 }
@@ -231,14 +231,15 @@ impl Sharing {
         }
     }
 
-    async fn scan_everything(&self, queue: &mut HashQueue) {
+    async fn scan_everything(&self, queue: &mut HashQueue, shutdown: &CancellationToken) {
         let (sender, mut batches) = mpsc::channel::<Vec<(SharePath, FileIdentity)>>(SCAN_AHEAD);
-        let folder = self.folder.clone();
+        let (folder, ending) = (self.folder.clone(), shutdown.clone());
         let scanning = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::with_capacity(SCAN_BATCH);
             let report = scan(&folder, None, &mut |path, identity| {
                 batch.push((path, identity));
-                batch.len() < SCAN_BATCH || sender.blocking_send(std::mem::take(&mut batch)).is_ok()
+                let goes_on = !ending.is_cancelled();
+                goes_on && (batch.len() < SCAN_BATCH || sender.blocking_send(std::mem::take(&mut batch)).is_ok())
             });
             let _closed = sender.blocking_send(batch);
             report
@@ -249,6 +250,8 @@ impl Sharing {
             self.note(batch, queue);
         }
         match scanning.await {
+            // What was not seen may well be there.
+            Ok(Ok(_)) if shutdown.is_cancelled() => {}
             Ok(Ok(report)) => {
                 self.forget_unseen(&seen, queue);
                 self.report(&report);
@@ -291,16 +294,19 @@ impl Sharing {
         let (folder, places) = (self.folder.clone(), places.to_vec());
         let looked = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
-            for place in &places {
-                let listed = scan(&folder, Some(place), &mut |path, identity| {
+            let mut looked_at = Vec::new();
+            for place in places {
+                let listed = scan(&folder, Some(&place), &mut |path, identity| {
                     found.push((path, identity));
                     true
                 });
-                if let Err(error) = listed {
-                    tracing::debug!(?place, %error, "cannot be looked at");
+                match listed {
+                    Ok(_) => looked_at.push(place),
+                    // Nothing is known of it then: what was shared stays so until the next scan.
+                    Err(error) => tracing::debug!(?place, %error, "cannot be looked at"),
                 }
             }
-            (places, found)
+            (looked_at, found)
         });
         let Ok((places, found)) = looked.await else { return };
         let there: BTreeSet<_> = found.iter().map(|(path, _)| path.clone()).collect();

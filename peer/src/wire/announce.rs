@@ -144,6 +144,7 @@ impl Announcer {
                 () = shutdown.cancelled() => break,
                 answer = self.tracker.announce(&announce, &who.identity) => answer,
             };
+            let mut told_to_wait = false;
             let wait = match answer {
                 Ok(reply) => {
                     // Asked to say everything again, it has joined only with that.
@@ -158,7 +159,10 @@ impl Announcer {
                     self.standing.send_replace(Standing { reply: Some(reply), tried: true });
                     if more { Duration::ZERO } else { heartbeat }
                 }
-                Err(AskError::Wait(wait)) => wait,
+                Err(AskError::Wait(wait)) => {
+                    told_to_wait = true;
+                    wait
+                }
                 Err(AskError::Refused(problem)) if problem.slug() == "identity-conflict" => {
                     tracing::error!(
                         "another process speaks with our identity, as after copying .potluck/; taking a new one"
@@ -181,8 +185,8 @@ impl Announcer {
                 }
             };
             let changed = async {
-                // While the tracker is away, changes wait for it.
-                if silent {
+                // While the tracker is away or wants to be left alone, changes wait for it.
+                if silent || told_to_wait {
                     std::future::pending::<()>().await;
                 }
                 if revision.changed().await.is_err() {

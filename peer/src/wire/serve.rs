@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use potluck_common::chunk::Run;
 use potluck_common::net::host::{self, HostPolicy};
-use potluck_common::net::problem::{internal, method_not_allowed, not_found, problem};
+use potluck_common::net::problem::{method_not_allowed, not_found, problem};
 use potluck_common::protocol::{Entry, Index, Problem};
 use potluck_common::tree::LengthProof;
 use potluck_common::{ContentId, Geometry, PeerId, SharePath};
@@ -57,6 +57,8 @@ pub struct Serve {
     pub live: Arc<Live>,
     /// Free upload slots.
     pub slots: Arc<Semaphore>,
+    /// Claims that may be read at once.
+    pub claims: Arc<Semaphore>,
     /// What an upload without a slot is told to wait.
     pub retry_after_s: u64,
     /// Buffers for slices of files.
@@ -148,16 +150,21 @@ fn disposition(name: &str) -> String {
 
 async fn chunk_map(State(serve): State<Serve>, id: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
     let id = parse_id(&readable(id)?)?;
-    if let Some((path, file)) = serve.library.find(id).into_iter().next() {
-        let (cache, folder) = (serve.cache.clone(), serve.folder.clone());
-        let claim = tokio::task::spawn_blocking(move || claim(&cache, &folder, &path, file)).await;
-        return match claim.map_err(io::Error::other).flatten() {
-            Ok((map, proof)) => Ok(claim_response(file.identity.len, map, proof.as_ref())),
+    for (path, file) in serve.library.find(id) {
+        // A claim reads a whole chunk, which may be 16 MiB: a few at a time, the others wait for their turn.
+        let turn = serve.claims.clone().acquire_owned().await.map_err(|_| not_held())?;
+        let (cache, folder, place) = (serve.cache.clone(), serve.folder.clone(), path.clone());
+        let claim = tokio::task::spawn_blocking(move || {
+            let _until_done = turn;
+            claim(&cache, &folder, &place, file)
+        });
+        match claim.await.map_err(io::Error::other).flatten() {
+            Ok((map, proof)) => return Ok(claim_response(file.identity.len, map, proof.as_ref())),
             Err(error) => {
-                tracing::error!(content_id = %id, %error, "cannot give a chunk map");
-                Err(internal())
+                tracing::debug!(?path, content_id = %id, %error, "no claim from a shared file");
+                serve.look_again.at(path);
             }
-        };
+        }
     }
     let live = serve.live.get(id).ok_or_else(not_held)?;
     let map = live.partial.map();

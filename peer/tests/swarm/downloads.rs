@@ -2,7 +2,12 @@
 
 use potluck_common::ContentId;
 
-use crate::harness::{Node, Tracker, noise};
+use potluck_peer::config::Config;
+use potluck_peer::verb::{Download, From, Verb};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::harness::{Node, Tracker, noise, quick, root_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_from_two_owners_at_once() {
@@ -47,4 +52,32 @@ async fn leechers_feed_leechers() {
     let info = tracker.get(&format!("/v1/content/{id}")).await.unwrap();
     assert_eq!(info["n_partial"], 0, "{info}");
     drop(seeder);
+}
+
+/// A download that is given up and asked for again at once, over and over: what the first one still writes and records on the
+/// blocking pool must not vouch for bytes that the second one has cut off. A record that lies ends in a wrong file, since
+/// what is recorded is not hashed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn given_up_and_asked_again_at_once() {
+    let tracker = Tracker::start().await;
+    let data = noise(12 << 20, 11);
+    let id = ContentId::of(&data);
+    let _owner = Node::start(&tracker, "owner", &[("file.bin", &data)]).await;
+    tracker.wait_for_owners(id, 1).await;
+    let config =
+        |share: &Path| Config { record_interval: Duration::from_millis(1), ..quick(share, &tracker.url, "leecher") };
+    for seed in 0..6 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let leecher = Node::start_on(root_with(&[]), config).await.unwrap();
+        for _ in 0..15 {
+            let names = vec!["file.bin".to_owned()];
+            let mut events = leecher.peer.run(Verb::Download(Download { names, from: From::All, output: None }));
+            let _given_up = tokio::time::timeout(Duration::from_millis(rng.u64(1..40)), async {
+                while events.recv().await.is_some() {}
+            })
+            .await;
+        }
+        leecher.download("file.bin").await.unwrap();
+        assert!(leecher.read("file.bin").unwrap() == data, "seed {seed}");
+    }
 }

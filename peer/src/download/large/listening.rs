@@ -20,7 +20,11 @@ impl Driver<'_> {
         if *self.from == From::Single {
             sources.retain(|owner, _| self.sources.contains_key(owner));
         }
-        for owner in self.sources.keys().filter(|owner| !sources.contains_key(owner)) {
+        // A handout names only some of a large swarm: who is not in it is gone only if everybody was named, and not if
+        // we hear from it.
+        let all_named = info.owners.len() as u64 >= info.n_owners + info.n_partial;
+        let unnamed = self.sources.keys().filter(|owner| !sources.contains_key(owner));
+        for owner in unnamed.filter(|owner| all_named && !self.neighbours.hears(**owner)) {
             self.scheduler.on_owner_gone(*owner);
         }
         self.on_sources(sources);

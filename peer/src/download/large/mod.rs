@@ -25,7 +25,7 @@ use super::claim::{Proven, Unproven, prove};
 use super::fetch::{Fact, Fetch};
 use super::job::{Downloads, Outcome};
 use super::live::{LiveContent, News};
-use super::moving::Moving;
+use super::moving::{Moving, OnlyHere};
 use super::neighbours::{Heard, Neighbours};
 use super::owners::{Sources, explain};
 use super::partial::{PartialFile, Target};
@@ -91,17 +91,18 @@ impl Downloads {
         sources: Sources,
         target: &Target,
         moving: &Moving,
+        only_here: &OnlyHere,
     ) -> Result<Outcome, Failed> {
         let proven = prove(&self.peers, id, &sources).await;
         let (map, proof, liars) = match proven.map_err(|unproven| explain_unproven(&unproven))? {
             (Proven::Several(map, proof), liars) => (map, proof, liars),
             // The tracker named another length than the owners.
-            (Proven::One(bytes, giver), _) => return self.keep_small(id, bytes, giver, target).await,
+            (Proven::One(bytes, giver), _) => return self.keep_small(id, bytes, giver, target, only_here).await,
         };
         let geometry = map.geometry();
         self.check_space(geometry.len(), id)?;
-        let (partials, goal) = (self.partials.clone(), target.clone());
-        let opened = tokio::task::spawn_blocking(move || partials.open(map, &goal)).await;
+        let (partials, goal, until_done) = (self.partials.clone(), target.clone(), only_here.clone());
+        let opened = tokio::task::spawn_blocking(move || partials.open(map, &goal, until_done)).await;
         let opened = opened.map_err(io::Error::other).flatten();
         let (partial, have) = opened.map_err(|error| disk_failed(&path_of(&self.folder, target), &error))?;
         if have.n_held() > 0 {
