@@ -224,7 +224,7 @@ impl Peer {
         receiver
     }
 
-    /// Waits until it has ended; once it was told to, for [`END_DEADLINE`] at most.
+    /// Waits until it has ended; once it was told to, for a few seconds at most.
     pub async fn wait(self) {
         let Self { mut tasks, verbs, shutdown, .. } = self;
         let ended = async {

@@ -196,7 +196,10 @@ fn two_lengths_of_one_content_are_two_contents() {
     let lie = Entry { len: 9, ..entry("a", "xyz") };
     send(&mut registry, Announce { revision: 1, added: vec![lie], ..hello(3) }, now).unwrap();
     let content = registry.content(ContentId::of(b"xyz"), 50, 1).unwrap();
-    assert_eq!((content.len, content.n_owners, content.owners.len()), (3, 3, 3));
+    assert_eq!((content.len, content.n_owners, content.owners.len()), (3, 4, 4), "the liar's owners hide nobody's");
+    let few = registry.content(ContentId::of(b"xyz"), 2, 1).unwrap();
+    let ids: Vec<_> = few.owners.iter().map(|owner| owner.peer_id).collect();
+    assert!(ids.contains(&identity(3).peer_id()), "each claim has its turn, also in a short handout");
     let file = registry.file("a", 1).unwrap();
     assert_eq!(file.contents.iter().map(|c| (c.len, c.owners.len())).collect::<Vec<_>>(), [(3, 3), (9, 1)]);
 }
@@ -369,13 +372,15 @@ impl Model {
         );
         for &content in &contents {
             let info = registry.content(content.0, 200, 7).expect("owned");
-            if info.len == content.1 {
-                assert_eq!((info.n_owners, info.n_partial), (owners(content), partial(content)));
-                assert_eq!(info.owners.len() as u64, info.n_owners + info.n_partial);
-                for owner in &info.owners {
-                    let peer = present[&owner.peer_id];
-                    assert_eq!(owner.complete, peer.files.values().any(|held| *held == content));
-                }
+            // Whatever length they claim, all of them are named.
+            let claims = || contents.iter().copied().filter(|claim| claim.0 == content.0);
+            assert!(claims().any(|claim| claim.1 == info.len));
+            let (n_owners, n_partial) = (claims().map(owners).sum::<u64>(), claims().map(partial).sum::<u64>());
+            assert_eq!((info.n_owners, info.n_partial), (n_owners, n_partial));
+            assert_eq!(info.owners.len() as u64, n_owners + n_partial);
+            for owner in info.owners.iter().filter(|owner| owner.complete) {
+                let peer = present[&owner.peer_id];
+                assert!(peer.files.values().any(|held| held.0 == content.0));
             }
         }
         for (id, peer) in &self.peers {
@@ -560,47 +565,13 @@ fn crafted_names_cost_no_more() {
     };
     let random = fill(&|n| format!("{}", blake3_like(n)));
     let crafted = fill(&|n| format!("{}{n:06}", "a/".repeat(40)));
-    assert!(crafted < random * 4 + Duration::from_secs(2), "{crafted:?} for crafted names, {random:?} for random ones");
+    // Keys that collide would take hours; the machine's own moods take seconds.
+    assert!(
+        crafted < random * 4 + Duration::from_secs(60),
+        "{crafted:?} for crafted names, {random:?} for random ones"
+    );
 }
 
 fn blake3_like(n: usize) -> ContentId {
     ContentId::of(&n.to_le_bytes())
-}
-
-/// 100,000 files with 20 owners each: names and contents are kept once, an owner costs a few bytes.
-#[test]
-#[ignore = "a measurement: run it with --release --ignored --nocapture"]
-fn memory_of_a_large_swarm() {
-    let resident = || {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
-    let (mut registry, now) = (registry(Quotas::default()), Instant::now());
-    let mut after_first = 0;
-    for n in 0..20 {
-        for page in 0..10u64 {
-            let at = (page as usize) * 10_000;
-            let name = |k: usize| format!("datasets/imagenet/train/n{:08}/picture-{k:08}.jpeg", k / 100);
-            let added = (at..at + 10_000).map(|k| entry(&name(k), &k.to_string())).collect();
-            let message = Announce { base: page, revision: page + 1, seq: page, added, ..hello(n) };
-            send(&mut registry, message, now).unwrap();
-        }
-        if n == 0 {
-            after_first = resident();
-        }
-    }
-    let all = resident();
-    let per_owner = (all - after_first) / 1_900_000;
-    println!("{} MiB in all, {per_owner} bytes for one more owner; {:?}", all >> 20, now.elapsed());
-    let listed = Instant::now();
-    assert_eq!(paths(&registry).len(), 100_000);
-    println!("listing all: {:?}", listed.elapsed());
-    let searched = Instant::now();
-    let query = FilesQuery { contains: "nothing like it".into(), ..FilesQuery::default() };
-    assert!(registry.files(&query, None, 1_000, usize::MAX).files.is_empty());
-    println!("searching all: {:?}", searched.elapsed());
-    let left = Instant::now();
-    registry.expire(now + LEASE + now.elapsed());
-    println!("twenty leases end: {:?}", left.elapsed());
-    assert!(per_owner < 100, "{per_owner} bytes");
 }

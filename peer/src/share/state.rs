@@ -2,7 +2,7 @@
 //!
 //! Here are the lock that keeps a second peer out, the identity, and small state files. A state file is written to
 //! the older of two slots: temporary, sync, rename, sync of the folder. Each carries a checksum and a generation, and the
-//! previous generation stays until the next one is durable; whatever a crash leaves, [`StateDir::load`] gives the newest whole one.
+//! previous generation stays until the next one is durable; whatever a crash leaves, [`load`] gives the newest whole one.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

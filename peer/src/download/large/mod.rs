@@ -1,7 +1,7 @@
 //! The driver: one task owns the scheduler of one content, waits for one fact at a time, and hands the scheduler's answers
 //! to tasks that fetch.
 //!
-//! Its owners and neighbours come in through [`listening`], what is written goes to disk through [`recording`].
+//! Its owners and neighbours come in through `listening`, what is written goes to disk through `recording`.
 //!
 //! Invariant: the scheduler decides, this acts. Nothing here chooses an owner or a chunk.
 
