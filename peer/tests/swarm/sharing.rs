@@ -290,7 +290,12 @@ async fn what_is_there_already() {
     tracker.wait_for_owners(id, 2).await;
     assert_eq!(c.download("file").await.unwrap().from, [], "it is there");
     assert_eq!(c.n_partial(), 0);
-    // The same where the owner is gone: it is there all the same.
+    // The same where the owner is gone: it is there all the same, once the tracker knows the new name as ours.
+    eventually("both share the name", async || {
+        let info = tracker.get("/v1/files/file").await;
+        info.is_some_and(|info| info["contents"][0]["owners"].as_array().is_some_and(|owners| owners.len() == 2))
+    })
+    .await;
     drop(a.stop().await);
     tracker.wait_for_owners(id, 1).await;
     assert_eq!(c.download("file").await.unwrap().from, []);
