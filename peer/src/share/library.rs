@@ -103,8 +103,19 @@ impl Library {
 
     /// Takes a file out; whether it was there.
     pub fn remove(&self, path: &SharePath) -> bool {
+        self.remove_if(path, |_| true)
+    }
+
+    /// Takes a file out unless it was hashed in the state `identity`; whether that is so, and nothing was done. One step,
+    /// because a download may put the file in at this very moment.
+    pub fn stays_in(&self, path: &SharePath, identity: FileIdentity) -> bool {
+        self.remove_if(path, |file| file.identity != identity);
+        self.get(path).is_some_and(|file| file.identity == identity)
+    }
+
+    fn remove_if(&self, path: &SharePath, wanted: impl Fn(&SharedFile) -> bool) -> bool {
         let mut inner = self.lock();
-        if !inner.files.contains_key(path) {
+        if !inner.files.get(path).is_some_and(|(file, _)| wanted(file)) {
             return false;
         }
         inner.take_out(path);

@@ -207,8 +207,10 @@ impl Sharing {
                     self.library.insert(path, SharedFile { content_id, identity });
                 }
                 None => {
-                    // What is announced of it is no longer true.
-                    self.library.remove(&path);
+                    // What is announced of it is no longer true, unless a download has just put it there.
+                    if self.library.stays_in(&path, identity) {
+                        continue;
+                    }
                     let not_before = Instant::now() + self.time_to_rest(identity);
                     queue.on_changed(path, identity, not_before);
                 }

@@ -291,9 +291,13 @@ async fn what_is_there_already() {
     assert_eq!(c.download("file").await.unwrap().from, [], "it is there");
     assert_eq!(c.n_partial(), 0);
     // The same where the owner is gone: it is there all the same, once the tracker knows the new name as ours.
-    eventually("both share the name", async || {
-        let info = tracker.get("/v1/files/file").await;
-        info.is_some_and(|info| info["contents"][0]["owners"].as_array().is_some_and(|owners| owners.len() == 2))
+    eventually("the newcomer is listed with its third file", async || {
+        let peers = tracker.get("/v1/peers").await;
+        peers.is_some_and(|all| {
+            all["peers"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|peer| peer["name"] == "c" && peer["n_files"] == 3))
+        })
     })
     .await;
     drop(a.stop().await);
