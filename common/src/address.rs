@@ -73,6 +73,32 @@ pub fn judge_ip(ip: IpAddr, reach: Reach) -> Result<(), AddressError> {
     Ok(())
 }
 
+/// Whether the host of a base URL means the peer to whoever asks from `ip`: a peer listed at a loopback address is another
+/// machine, or nothing, to everybody elsewhere.
+pub fn means_the_same_at(host: &str, ip: IpAddr) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = match host.parse::<IpAddr>() {
+        Ok(literal) => Reach::of(literal) == Reach::SameHost,
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    };
+    !is_loopback || Reach::of(ip) == Reach::SameHost
+}
+
+/// The text is not `ADDR:PORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected an address and a port, such as 0.0.0.0:7701 (every address of this host) or 127.0.0.1:0 (any free port)"
+)]
+pub struct ParseListenError;
+
+/// What `--listen` takes: the address of an interface and a port.
+///
+/// # Errors
+/// If the text is anything else, a name for instance.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, ParseListenError> {
+    text.parse().map_err(|_| ParseListenError)
+}
+
 /// What `--advertise` takes: a host name or address, with a port or without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -188,6 +214,23 @@ mod tests {
         ] {
             check(bad, false, false);
         }
+    }
+
+    #[test]
+    fn loopback_means_something_to_this_machine_only() {
+        let check = |host: &str, near: bool, far: bool| {
+            assert_eq!(means_the_same_at(host, "127.0.0.1".parse().unwrap()), near, "{host} here");
+            assert_eq!(means_the_same_at(host, "10.0.0.9".parse().unwrap()), far, "{host} elsewhere");
+        };
+        check("10.0.0.7", true, true);
+        check("node1", true, true);
+        check("[fd00::1]", true, true);
+        check("127.0.0.1", true, false);
+        check("127.0.0.2", true, false);
+        check("[::1]", true, false);
+        check("[::ffff:127.0.0.1]", true, false);
+        check("localhost", true, false);
+        check("a.localhost", true, false);
     }
 
     #[test]

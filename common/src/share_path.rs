@@ -12,6 +12,7 @@
 //!
 //! Invariant: a `SharePath` that exists has passed this; it is relative, `/`-separated UTF-8.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -98,6 +99,13 @@ impl SharePath {
     /// Whether Windows could store every component under its own name.
     pub fn is_portable(&self) -> bool {
         self.components().all(component_is_portable)
+    }
+}
+
+/// Paths compare and hash as their text does.
+impl Borrow<str> for SharePath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::RootCertStore;
 
 use crate::address::{AddressError, Advertise, Reach, judge, judge_ip, judge_port};
 
@@ -37,9 +38,8 @@ const POOL_IDLE: Duration = Duration::from_secs(5);
 /// # Errors
 /// If the system's resolver or sockets cannot be set up.
 pub fn client(config: &ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
+    plain()
         .http1_only()
-        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .tcp_nodelay(true)
@@ -49,6 +49,26 @@ pub fn client(config: &ClientConfig) -> Result<reqwest::Client, reqwest::Error> 
         .user_agent(concat!("potluck/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(Arc::new(JudgingResolver { reach: config.reach }))
         .build()
+}
+
+/// A builder without proxy, whose clients speak plain HTTP alone: for TLS they trust nobody, and so no certificates of the
+/// machine are read, of which there may be none.
+pub fn plain() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().tls_backend_preconfigured(trusting(RootCertStore::empty()))
+}
+
+/// TLS for a client that trusts these certificates.
+pub fn trusting(roots: RootCertStore) -> rustls::ClientConfig {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what both versions of TLS need")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// Whether a `User-Agent` is one of ours: who says so gets no more and no less of a content, only fewer headers.
+pub fn is_potluck(user_agent: &[u8]) -> bool {
+    user_agent.starts_with(b"potluck/")
 }
 
 /// Why a URL from somebody else is not dialled.

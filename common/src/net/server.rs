@@ -6,9 +6,7 @@
 //!
 //! Invariant: no connection outlives [`run`].
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +19,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+
+use super::per_address::PerAddress;
 
 /// What one listener grants to strangers.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ pub fn raise_descriptor_limit() -> u64 {
 
 /// Accepts and serves until `shutdown`, then lets connections finish within the drain timeout.
 pub async fn run(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
-    let open = Open::default();
+    let open = PerAddress::default();
     let tasks = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
@@ -85,7 +85,7 @@ pub async fn run(listener: TcpListener, router: Router, limits: Limits, shutdown
         };
         match accepted {
             Ok((stream, from)) => {
-                let Some(place) = open.take(from.ip(), &limits) else {
+                let Some(place) = open.take(from.ip(), limits.max_connections, limits.max_connections_per_ip) else {
                     tracing::debug!(%from, "connection refused: too many are open");
                     continue;
                 };
@@ -134,40 +134,6 @@ async fn serve(stream: TcpStream, from: SocketAddr, router: Router, limits: Limi
     };
     if let Err(error) = ended {
         tracing::debug!(%from, %error, "connection ended");
-    }
-}
-
-/// How many connections are open, in all and per address.
-#[derive(Debug, Default, Clone)]
-struct Open(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One counted connection.
-struct Place {
-    open: Open,
-    ip: IpAddr,
-}
-
-impl Open {
-    fn take(&self, ip: IpAddr, limits: &Limits) -> Option<Place> {
-        let ip = ip.to_canonical();
-        let mut per_ip = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let n_all: usize = per_ip.values().sum();
-        let n_ip = per_ip.get(&ip).copied().unwrap_or(0);
-        if n_all >= limits.max_connections || n_ip >= limits.max_connections_per_ip {
-            return None;
-        }
-        per_ip.insert(ip, n_ip + 1);
-        Some(Place { open: self.clone(), ip })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut per_ip = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match per_ip.get_mut(&self.ip) {
-            Some(n) if *n > 1 => *n -= 1,
-            _ => drop(per_ip.remove(&self.ip)),
-        }
     }
 }
 

@@ -11,7 +11,7 @@
 //! means "forget what you had of me". A catalogue that does not fit one body goes in pages: each page is an
 //! ordinary delta on the one before it.
 //!
-//! `(generation, seq)` only grows: `generation` by one at each start of the peer (kept on disk beside the
+//! `(generation, seq)` only grows: `generation` at each start of the peer (kept on disk beside the
 //! identity), `seq` by one with every message, retries included. A message that does not grow it is a
 //! replay and changes nothing. Within one generation only the `instance` that came first is heard: another one is a copy of the
 //! peer's state folder that runs elsewhere.
@@ -26,28 +26,51 @@
 //! | 422 `bad-name`, `bad-address` | names the entry or address; leave it out |
 //! | 426 | another protocol version |
 //!
+//! # Folder sync
+//! A peer that syncs says how in `sync` and sends what the tracker lacks of the index in `index`; see [`SyncPage`] for how
+//! it comes back. Entries of the index need no base and no order: joining them is idempotent. They are taken with every 200,
+//! also one with `resync: true`, but for those that the answer names in `index_refused`.
+//!
+//! # For people to look at
+//! `rates` and [`Activity`] say what goes on at the peer at this moment: from whom it receives, and which parts it holds of what
+//! it is fetching. Both are optional, hold until the next message, and decide nothing. While there is something to tell, a peer
+//! announces itself every two seconds, or at the heartbeat if that is shorter.
+//!
 //! All errors are [`Problem`]. JSON names are snake_case, lengths are bytes, times are milliseconds (`_ms`; points in time
 //! count from the Unix epoch by the tracker's clock and are for people to read, never compared).
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::address::Advertise;
+use crate::discovery::{SwarmName, TrackerId};
 use crate::have::HaveText;
 use crate::id::{ContentId, PeerId};
 use crate::identity::PublicKey;
 use crate::share_path::SharePath;
 
+mod activity;
+mod sifted;
+mod sync;
+
+pub use activity::{Activity, Flow, MAX_FLOWS, MAX_PARTS, MAX_PROGRESS, Parts, Progress, WHOLE};
+pub use sifted::Sifted;
+pub use sync::{
+    GENERATION_SHIFT, IndexEntry, MAX_SYNC_PAGE, MAX_SYNC_PAGE_LEN, MAX_SYNC_WAIT_MS, Matrix, MatrixFile, MatrixPeer,
+    RefusedBecause, RefusedEntry, SyncMode, SyncPage, SyncQuery,
+};
+
 /// The version of the messages below.
 pub const PROTOCOL_VERSION: u32 = 1;
 /// Largest body of an announce in bytes; a peer pages its catalogue to stay below it.
 pub const MAX_ANNOUNCE_LEN: usize = 4 << 20;
-/// Most entries (added, removed and partial together) in one announce.
+/// Most entries (added, removed, partial and of the index together) in one announce.
 pub const MAX_ANNOUNCE_ENTRIES: usize = 10_000;
 /// Longest peer name in bytes.
 pub const MAX_NAME_LEN: usize = 64;
 
 /// What happened to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AnnounceEvent {
     /// It can serve from now on.
@@ -60,6 +83,7 @@ pub enum AnnounceEvent {
 
 /// One file that a peer holds completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// Where it lies in the share folder.
     pub path: SharePath,
@@ -71,6 +95,7 @@ pub struct Entry {
 
 /// A content that a peer holds in part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartialEntry {
     /// Which content.
     pub content_id: ContentId,
@@ -82,6 +107,7 @@ pub struct PartialEntry {
 
 /// A peer's word to the tracker. See the module's text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Announce {
     /// [`PROTOCOL_VERSION`].
     pub protocol: u32,
@@ -100,7 +126,7 @@ pub struct Announce {
     pub advertise: Option<Advertise>,
     /// Number of this start of the peer.
     pub generation: u64,
-    /// Drawn at random at this start. Two copies of one state folder count their starts alike; by this they differ.
+    /// Drawn at random at this start. Two copies of one state folder may number their starts alike; by this they differ.
     pub instance: u64,
     /// Number of this message within the generation.
     pub seq: u64,
@@ -117,13 +143,24 @@ pub struct Announce {
     /// Contents held in part whose number of chunks changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partial: Vec<PartialEntry>,
+    /// How the peer syncs; `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncMode>,
+    /// What the tracker lacks of the index.
+    #[serde(default, skip_serializing_if = "Sifted::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<IndexEntry>))]
+    pub index: Sifted<IndexEntry>,
     /// Bytes a second sent and received lately.
     #[serde(default)]
     pub rates: Rates,
+    /// What goes on at the peer, for people to look at.
+    #[serde(default, skip_serializing_if = "Activity::is_empty")]
+    pub activity: Activity,
 }
 
 /// Bytes a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rates {
     /// Sent to others.
     pub up: u64,
@@ -133,12 +170,14 @@ pub struct Rates {
 
 /// The tracker's answer to an announce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AnnounceReply {
     /// Send the next heartbeat within this time.
     pub heartbeat_ms: u64,
     /// Without one for this time, the peer is no longer listed.
     pub lease_ms: u64,
     /// The address the tracker saw.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub seen: std::net::IpAddr,
     /// The base URL that the tracker hands out for the peer.
     pub base_url: String,
@@ -147,10 +186,52 @@ pub struct AnnounceReply {
     /// The message did not build on what the tracker has: send the whole catalogue, from base 0.
     #[serde(default)]
     pub resync: bool,
+    /// The life of the tracker's index: see [`SyncPage::epoch`]. 0: this tracker keeps no index, so what was sent of it is not
+    /// acknowledged.
+    #[serde(default)]
+    pub index_epoch: u64,
+    /// Entries of the index that were not taken.
+    #[serde(default, skip_serializing_if = "Sifted::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<RefusedEntry>))]
+    pub index_refused: Sifted<RefusedEntry>,
+    /// The tracker is about to end because another one has taken over: look for that one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retiring: bool,
+    /// Whether the peer answered at `base_url` when the tracker connected back; absent until it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
+}
+
+/// Answer of `GET /healthz` on a peer. A tracker that connects back takes it for the peer's own by the id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PeerHealth {
+    /// `ok`.
+    pub status: String,
+    /// Who answers.
+    pub peer_id: PeerId,
+}
+
+/// Answer of `GET /v1/tracker`: which tracker this is. A peer that found it on the LAN asks before it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TrackerInfo {
+    /// Drawn at its start.
+    pub tracker_id: TrackerId,
+    /// The swarm it is for.
+    pub swarm: SwarmName,
+    /// Whether a peer hosts it because it found none. Such a tracker makes way for any other.
+    pub hosted: bool,
+    /// Whether it is about to end.
+    pub retiring: bool,
+    /// The version of its program.
+    #[serde(default)]
+    pub version: String,
 }
 
 /// One peer in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PeerInfo {
     /// Its id.
     pub peer_id: PeerId,
@@ -170,12 +251,19 @@ pub struct PeerInfo {
     pub n_files: u64,
     /// Their lengths in all.
     pub n_bytes: u64,
+    /// How it syncs; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncMode>,
+    /// Whether it answered at `base_url` when the tracker connected back; absent while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
     /// What it sends and receives.
     pub rates: Rates,
 }
 
 /// Answer of `GET /v1/peers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Peers {
     /// Peers whose lease runs, by name.
     pub peers: Vec<PeerInfo>,
@@ -183,6 +271,7 @@ pub struct Peers {
 
 /// One owner of a content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Owner {
     /// Its id.
     pub peer_id: PeerId,
@@ -198,6 +287,7 @@ pub struct Owner {
 
 /// One content under a name, without its owners.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ContentSummary {
     /// Its id.
     pub content_id: ContentId,
@@ -217,6 +307,7 @@ pub struct ContentSummary {
 
 /// One name and the contents under it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileSummary {
     /// The name.
     pub path: SharePath,
@@ -226,8 +317,10 @@ pub struct FileSummary {
 
 /// Answer of `GET /v1/files`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Files {
     /// Names in order.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<FileSummary>))]
     pub files: Sifted<FileSummary>,
     /// Pass it as `after=` for the next page; absent on the last.
     pub next: Option<String>,
@@ -235,6 +328,7 @@ pub struct Files {
 
 /// One content under a name, with its owners.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ContentOwners {
     /// Its id.
     pub content_id: ContentId,
@@ -248,6 +342,7 @@ pub struct ContentOwners {
 
 /// Answer of `GET /v1/files/{path}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileInfo {
     /// The name.
     pub path: SharePath,
@@ -257,12 +352,14 @@ pub struct FileInfo {
 
 /// Answer of `GET /v1/content/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ContentInfo {
     /// Its id.
     pub content_id: ContentId,
     /// Its length in bytes.
     pub len: u64,
     /// Names it is shared under, a bounded number of them.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<SharePath>))]
     pub names: Sifted<SharePath>,
     /// Complete owners in all.
     pub n_owners: u64,
@@ -272,8 +369,23 @@ pub struct ContentInfo {
     pub owners: Vec<Owner>,
 }
 
+/// Answer of `GET /v1/folders/{path}`: a folder of which every name stands for one content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FolderInfo {
+    /// The folder.
+    pub path: SharePath,
+    /// Names below it, at any depth.
+    pub n_files: u64,
+    /// The lengths of what they stand for in bytes, in all.
+    pub n_bytes: u64,
+    /// A bounded random choice of the peers that hold all of it under these names.
+    pub owners: Vec<Owner>,
+}
+
 /// Answer of `GET /v1/stats`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Stats {
     /// Peers whose lease runs.
     pub n_peers: u64,
@@ -283,6 +395,15 @@ pub struct Stats {
     pub n_contents: u64,
     /// Lengths of all contents, each counted once.
     pub n_bytes: u64,
+    /// Present peers that sync.
+    #[serde(default)]
+    pub n_syncing: u64,
+    /// Paths in the index, those of deleted files too.
+    #[serde(default)]
+    pub n_index: u64,
+    /// Entries of the index that peers sent and that were not taken.
+    #[serde(default)]
+    pub n_index_refused: u64,
     /// What all peers send and receive together.
     pub rates: Rates,
     /// How long the tracker has been running.
@@ -291,62 +412,24 @@ pub struct Stats {
 
 /// What a peer shares: answer of `GET /v1/index` on a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Index {
     /// Who.
     pub peer_id: PeerId,
     /// Its name.
     pub name: String,
     /// Its files in order of path.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Entry>))]
     pub files: Sifted<Entry>,
     /// Pass it as `after=` for the next page; absent on the last.
     pub next: Option<String>,
-}
-
-/// A list from somebody else, without the items that cannot be what they should (a name with `..`, an id of the
-/// wrong length): one bad entry must not hide the good ones. Written as a plain list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sifted<T> {
-    /// The good items in order.
-    pub items: Vec<T>,
-    /// How many were dropped while reading.
-    pub n_refused: usize,
-}
-
-impl<T> From<Vec<T>> for Sifted<T> {
-    fn from(items: Vec<T>) -> Self {
-        Self { items, n_refused: 0 }
-    }
-}
-
-impl<T: Serialize> Serialize for Sifted<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.items.serialize(serializer)
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sifted<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Item<T> {
-            Good(T),
-            Bad(serde::de::IgnoredAny),
-        }
-        let mut sifted = Self::from(Vec::new());
-        for item in Vec::<Item<T>>::deserialize(deserializer)? {
-            match item {
-                Item::Good(item) => sifted.items.push(item),
-                Item::Bad(_) => sifted.n_refused += 1,
-            }
-        }
-        Ok(sifted)
-    }
 }
 
 /// One line of `GET /v1/content/{id}/have` on a peer. The first says what is held; what follows is news, gathered over a few
 /// milliseconds. A line without anything in it keeps the connection alive. After a line with `have` or `complete`, what was said
 /// before no longer counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HaveLine {
     /// The chunks held, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -362,8 +445,17 @@ pub struct HaveLine {
     pub coming: Vec<u32>,
 }
 
+/// Answer of `GET /healthz` and `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Health {
+    /// `ok` or `ready`.
+    pub status: String,
+}
+
 /// An error on the wire: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// Stable name of the kind of error: `urn:potluck:problem:` and a slug.
     #[serde(rename = "type")]
@@ -424,7 +516,10 @@ mod tests {
             added: vec![Entry { path: "a/b".parse().unwrap(), content_id: ContentId::of(b"x"), len: 1 }],
             removed: vec![],
             partial: vec![],
+            sync: None,
+            index: Sifted::default(),
             rates: Rates::default(),
+            activity: Activity::default(),
         };
         insta::assert_json_snapshot!(announce);
         let mut value = serde_json::to_value(&announce).unwrap();
@@ -432,20 +527,5 @@ mod tests {
         assert_eq!(serde_json::from_value::<Announce>(value.clone()).unwrap(), announce);
         value["added"][0]["path"] = "../x".into();
         assert!(serde_json::from_value::<Announce>(value).is_err());
-    }
-
-    #[test]
-    fn one_bad_name_does_not_hide_the_good_ones() {
-        let id = ContentId::of(b"x");
-        let text = format!(
-            r#"{{"peer_id":"{}","name":"n","next":null,"files":[
-                {{"path":"a","content_id":"{id}","len":1}}, {{"path":"../a","content_id":"{id}","len":1}},
-                {{"path":"b","content_id":"0","len":1}}, {{"path":"c","content_id":"{id}","len":-1}}, 7, null,
-                {{"path":"d","content_id":"{id}","len":2}}]}}"#,
-            Identity::from_secret(&[1; 32]).peer_id()
-        );
-        let index: Index = serde_json::from_str(&text).unwrap();
-        let paths: Vec<_> = index.files.items.iter().map(|entry| entry.path.as_str()).collect();
-        assert_eq!((paths, index.files.n_refused), (vec!["a", "d"], 5));
     }
 }
