@@ -71,12 +71,12 @@ pub fn examine(message: &Announce, source: IpAddr) -> Result<Endpoint, Refusal> 
     if !is_valid_name(&message.name) {
         return Err(Refusal::PeerName);
     }
-    let n_entries = message.added.len() + message.removed.len() + message.partial.len();
+    let n_entries = message.added.len() + message.removed.len() + message.partial.len() + message.index.items.len();
     if n_entries > MAX_ANNOUNCE_ENTRIES {
         return Err(Refusal::TooManyEntries(n_entries));
     }
     let Announce { base, revision, .. } = *message;
-    if revision < base || (revision == base && n_entries > 0) {
+    if revision < base || (revision == base && n_entries > message.index.items.len()) {
         return Err(Refusal::Revision { base, revision });
     }
     for entry in &message.added {

@@ -246,6 +246,11 @@ impl Catalogue {
         ((self.files.len() + n_new).saturating_sub(n_gone), self.partial.len() + n_new_partial)
     }
 
+    /// What it has under a name.
+    pub(crate) fn content_at(&self, name: NameIx) -> Option<ContentIx> {
+        self.files.get(&name).copied()
+    }
+
     pub(crate) fn n_files(&self) -> u64 {
         self.files.len() as u64
     }

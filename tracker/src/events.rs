@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use potluck_common::protocol::SyncMode;
 use potluck_common::{PeerId, SharePath};
 use serde::Serialize;
 
@@ -16,12 +17,14 @@ pub const MAX_EVENT_PATHS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Event {
-    /// A peer is there, with all that is known of its catalogue, or has another name or address.
+    /// A peer is there, with all that is known of its catalogue, or has another name, address or way to sync.
     Peer(PeerEvent),
     /// A peer's lease ended: nothing of it is listed any more.
     PeerLeft(PeerEvent),
     /// A present peer's catalogue changed.
     Files(FilesEvent),
+    /// The index of the synced folder changed.
+    Index(IndexEvent),
 }
 
 impl Event {
@@ -31,6 +34,7 @@ impl Event {
             Self::Peer(_) => "peer",
             Self::PeerLeft(_) => "peer_left",
             Self::Files(_) => "files",
+            Self::Index(_) => "index",
         }
     }
 }
@@ -44,6 +48,9 @@ pub struct PeerEvent {
     pub name: String,
     /// Where it serves.
     pub base_url: String,
+    /// How it syncs; absent if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncMode>,
 }
 
 /// What changed at one peer.
@@ -59,6 +66,17 @@ pub struct FilesEvent {
     pub n_added: u64,
     /// How many were removed in all.
     pub n_removed: u64,
+}
+
+/// What changed in the index of the synced folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IndexEvent {
+    /// The number of the latest of these changes, as in `GET /v1/sync`.
+    pub seq: u64,
+    /// Paths that changed; at most [`MAX_EVENT_PATHS`].
+    pub paths: Vec<SharePath>,
+    /// How many changed in all.
+    pub n_changed: u64,
 }
 
 /// The last events.
@@ -105,7 +123,7 @@ mod tests {
     fn keeps_the_last() {
         let event = |n: u8| {
             let peer_id = PeerId::from_bytes([n; 16]);
-            Event::PeerLeft(PeerEvent { peer_id, name: "n".into(), base_url: "u".into() })
+            Event::PeerLeft(PeerEvent { peer_id, name: "n".into(), base_url: "u".into(), sync: None })
         };
         let mut ring = Ring::new(3);
         assert!(ring.get(0).is_none());

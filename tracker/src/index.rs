@@ -120,6 +120,8 @@ pub(crate) struct Index {
     n_listed_names: u64,
     n_listed_contents: u64,
     n_listed_bytes: u128,
+    n_complete_owners: u64,
+    n_partial_owners: u64,
     version: u64,
 }
 
@@ -239,7 +241,11 @@ impl Index {
     fn change_content(&mut self, content: ContentIx, change: impl FnOnce(&mut ContentRow)) {
         let row = self.contents.get_mut(content);
         let before = row.is_listed();
+        self.n_complete_owners -= row.complete.len() as u64;
+        self.n_partial_owners -= row.partial.len() as u64;
         change(row);
+        self.n_complete_owners += row.complete.len() as u64;
+        self.n_partial_owners += row.partial.len() as u64;
         match (before, row.is_listed()) {
             (false, true) => {
                 self.n_listed_contents += 1;
@@ -321,6 +327,11 @@ impl Index {
     /// Listed names, contents, and their lengths in all.
     pub(crate) fn totals(&self) -> (u64, u64, u64) {
         (self.n_listed_names, self.n_listed_contents, u64::try_from(self.n_listed_bytes).unwrap_or(u64::MAX))
+    }
+
+    /// Complete and partial owners over all contents.
+    pub(crate) fn n_owners(&self) -> (u64, u64) {
+        (self.n_complete_owners, self.n_partial_owners)
     }
 
     /// Grows with every change of what is listed.

@@ -1,35 +1,49 @@
 //! potluck's tracker: it knows who is there and who holds what, and never sees a byte of a file.
 //!
 //! Reading order: [`endpoint`], [`rate`], [`handout`], [`events`] (words and small machines), [`admission`],
-//! `index`, `catalogue`, [`registry`], `room`, [`lookup`] (the state machine), [`store`], [`swarm`] (both behind one handle), [`http`], and [`run`] here.
+//! `index`, `catalogue`, [`reachability`], [`registry`], `room`, [`lookup`] (the state machine of who holds what), [`folder`], [`sync_index`] (that of the
+//! synced folder), [`matrix`] (a question to both), [`store`], [`swarm`] (all behind one handle), [`connect_back`], [`http`], and [`run`] here.
 
 pub mod admission;
 mod catalogue;
+pub mod connect_back;
 pub mod console;
+mod dispatch;
 pub mod endpoint;
 pub mod events;
+pub mod folder;
 pub mod handout;
 pub mod http;
 mod index;
 pub mod lookup;
+pub mod matrix;
 pub mod quota;
 pub mod rate;
+pub mod reachability;
 pub mod record;
 pub mod registry;
 mod room;
 pub mod store;
+mod store_index;
 pub mod swarm;
+pub mod sync_index;
+mod tally;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use potluck_common::discovery::SwarmName;
+use potluck_common::net::answering::{self, Found};
+use potluck_common::net::dns_sd::DnsSd;
+use potluck_common::net::lan::Scope;
 use potluck_common::net::server;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+pub use connect_back::ConnectBack;
 pub use potluck_common::net::server::Limits;
 pub use quota::Quotas;
 pub use rate::RateLimits;
@@ -46,6 +60,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Everything that can be set. The default keeps nothing on disk.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The swarm that this tracker is for.
+    pub swarm: SwarmName,
+    /// Whether a peer hosts it because it found no tracker.
+    pub hosted: bool,
+    /// The UDP port at which peers that look for a tracker are answered; `None`: it is not to be found.
+    pub found_at: Option<u16>,
     /// The folder of the store; `None`: keep nothing.
     pub data: Option<PathBuf>,
     /// How often peers announce themselves.
@@ -70,11 +90,16 @@ pub struct Config {
     pub body_timeout: Duration,
     /// Event streams open at once.
     pub max_streams: usize,
+    /// How the tracker looks whether peers can be reached; `None`: not at all.
+    pub connect_back: Option<ConnectBack>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            swarm: SwarmName::default(),
+            hosted: false,
+            found_at: None,
             data: None,
             heartbeat: Duration::from_secs(5),
             lease: Duration::from_secs(15),
@@ -87,6 +112,7 @@ impl Default for Config {
             rate: RateLimits::default(),
             body_timeout: Duration::from_secs(15),
             max_streams: 512,
+            connect_back: Some(ConnectBack::default()),
         }
     }
 }
@@ -164,6 +190,8 @@ impl Tracker {
             rate: self.config.rate.clone(),
             max_streams: self.config.max_streams,
             hosts: self.config.hosts.clone(),
+            swarm: self.config.swarm.clone(),
+            hosted: self.config.hosted,
         };
         http::router(App::new(self.swarm.clone(), config, own, shutdown))
     }
@@ -173,12 +201,26 @@ impl Tracker {
     /// # Errors
     /// If the listener has no address.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), RunError> {
-        let router = self.router(listener.local_addr()?, shutdown.clone());
+        let own = listener.local_addr()?;
+        let router = self.router(own, shutdown.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(sweep(self.swarm.clone(), self.config.sweep));
         tasks.spawn(keep(self.swarm.clone(), self.config.keep_interval));
+        if let Some(config) = self.config.connect_back.clone() {
+            let checks = self.swarm.begin_checks(config.rate.clone());
+            tasks.spawn(connect_back::run(self.swarm.clone(), checks, config));
+        }
+        let answering = self.config.found_at.map(|port| {
+            let (swarm, tracker_id) = (self.config.swarm.clone(), self.swarm.tracker_id());
+            Found { swarm, tracker_id, listen: own, port }
+        });
+        let mut answered = JoinSet::new();
+        if let Some(found) = answering {
+            answered.spawn(be_found(found, self.swarm.clone(), shutdown.clone()));
+        }
         server::run(listener, router, self.config.limits, shutdown).await;
         tasks.shutdown().await;
+        answered.join_all().await;
         let swarm = self.swarm;
         let closed = timeout(CLOSE_TIMEOUT, async {
             swarm.keep_touched().await;
@@ -199,6 +241,20 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     Tracker::open(config).await?.serve(listener, shutdown).await
 }
 
+/// Answers who looks for a tracker, until there is another one to be found.
+async fn be_found(found: Found, swarm: Swarm, shutdown: CancellationToken) {
+    let dns_sd = (Scope::of(found.listen.ip()) == Scope::Network).then(DnsSd::start).flatten();
+    let until = shutdown.child_token();
+    let retired = async {
+        swarm.retired().await;
+        until.cancel();
+    };
+    tokio::join!(answering::answer(found, dns_sd.clone(), until.clone()), until.run_until_cancelled(retired));
+    if let Some(dns_sd) = dns_sd {
+        dns_sd.end().await;
+    }
+}
+
 /// Ends leases in time. A panic in one sweep is logged, and the next one comes.
 async fn sweep(swarm: Swarm, every: Duration) {
     let mut ticks = interval(every);
@@ -206,7 +262,7 @@ async fn sweep(swarm: Swarm, every: Duration) {
     loop {
         ticks.tick().await;
         match catch_unwind(AssertUnwindSafe(|| swarm.expire())) {
-            Ok(left) => left.iter().for_each(|name| tracing::info!(?name, "peer left: its lease ran out")),
+            Ok(left) => left.iter().for_each(|name| tracing::info!(name, "peer left: its lease ran out")),
             Err(_) => tracing::error!("a sweep over the leases panicked"),
         }
     }

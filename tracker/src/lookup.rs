@@ -6,7 +6,8 @@ use std::cmp::Reverse;
 use std::ops::Bound;
 
 use potluck_common::protocol::{
-    ContentInfo, ContentOwners, ContentSummary, FileInfo, FileSummary, Owner, PeerInfo, Peers, Rates, Sifted, Stats,
+    ContentInfo, ContentOwners, ContentSummary, FileInfo, FileSummary, Flow, MatrixPeer, Owner, Parts, PeerInfo, Peers,
+    Rates, Sifted, Stats,
 };
 use potluck_common::{ContentId, Geometry, PeerId, SharePath};
 
@@ -47,6 +48,37 @@ pub struct Part {
     pub next: Option<SharePath>,
 }
 
+/// Where a list of peers by name goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCursor {
+    /// After those of this name,
+    pub name: String,
+    /// of which these are yet to come: all whose id is greater, or all.
+    pub id: Option<PeerId>,
+}
+
+/// Bytes on their way from one peer to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moving {
+    /// Who sends.
+    pub from: End,
+    /// Who receives.
+    pub to: End,
+    /// A name of the content, if it is listed.
+    pub name: Option<SharePath>,
+    /// Bytes a second.
+    pub rate: u64,
+}
+
+/// One end of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Its id.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+}
+
 impl Registry {
     /// Everyone present, by name.
     pub fn peers(&self) -> Peers {
@@ -55,9 +87,88 @@ impl Registry {
         Peers { peers }
     }
 
+    /// At most `max` of those present, chosen at random.
+    pub fn some_peers(&self, max: usize, seed: u64) -> Peers {
+        let chosen = fastrand::Rng::with_seed(seed).choose_multiple(self.leases.iter(), max);
+        Peers { peers: chosen.into_iter().filter_map(|&(_, ix)| info(self.peers.get(ix))).collect() }
+    }
+
     /// One peer, if it is present.
     pub fn peer(&self, id: PeerId) -> Option<PeerInfo> {
         self.by_id.get(&id).and_then(|&ix| info(self.peers.get(ix)))
+    }
+
+    /// Those who send and receive most, at most `max` of them, by name.
+    pub fn busiest(&self, max: usize) -> Vec<PeerInfo> {
+        let mut all: Vec<&Peer> = self.leases.iter().map(|&(_, ix)| self.peers.get(ix)).collect();
+        let moved = |peer: &Peer| Reverse(peer.rates.up.saturating_add(peer.rates.down));
+        if all.len() > max {
+            all.select_nth_unstable_by_key(max, |peer| (moved(peer), peer.id));
+            all.truncate(max);
+        }
+        all.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        all.into_iter().filter_map(info).collect()
+    }
+
+    /// Those present with `contains` in their name, by name, at most `limit` of them; and whether there are more. Time grows with
+    /// those present, memory that is kept with `limit`.
+    pub fn peers_named(&self, contains: &str, after: Option<&PeerCursor>, limit: usize) -> (Vec<PeerInfo>, bool) {
+        let is_wanted = |peer: &&Peer| {
+            let is_after = |after: &PeerCursor| (peer.name.as_str(), Some(peer.id)) > (after.name.as_str(), after.id);
+            after.is_none_or(is_after) && (contains.is_empty() || contains_folded(&peer.name, contains))
+        };
+        let mut found: Vec<&Peer> = self.leases.iter().map(|&(_, ix)| self.peers.get(ix)).filter(is_wanted).collect();
+        let by_name = |a: &&Peer, b: &&Peer| (&a.name, a.id).cmp(&(&b.name, b.id));
+        let has_more = found.len() > limit;
+        if has_more {
+            found.select_nth_unstable_by(limit, by_name);
+            found.truncate(limit);
+        }
+        found.sort_by(by_name);
+        (found.into_iter().filter_map(info).collect(), has_more)
+    }
+
+    /// What moves between those present, the fastest first, at most `max`: by the word of who receives.
+    pub fn flows(&self, max: usize) -> Vec<Moving> {
+        let present = |id: &PeerId| self.by_id.get(id).map(|&ix| self.peers.get(ix)).filter(|peer| peer.is_present());
+        let receivers = self.leases.iter().map(|&(_, ix)| self.peers.get(ix));
+        let flows = receivers.flat_map(|to| to.activity.flows.items.iter().map(move |flow| (to, flow)));
+        let mut flows: Vec<_> =
+            flows.filter(|(to, flow)| flow.rate > 0 && flow.from != to.id && present(&flow.from).is_some()).collect();
+        flows.sort_by_key(|(to, flow)| (Reverse(flow.rate), to.id, flow.from));
+        flows.truncate(max);
+        let end = |peer: &Peer| End { peer_id: peer.id, name: peer.name.clone() };
+        let moving = |(to, flow): (&Peer, &Flow)| {
+            let from = end(present(&flow.from)?);
+            let content = self.index.claims(flow.content_id).next();
+            let name = content.and_then(|(ix, _)| self.index.names_of(ix).next().cloned());
+            Some(Moving { from, to: end(to), name, rate: flow.rate })
+        };
+        flows.into_iter().filter_map(moving).collect()
+    }
+
+    /// Which parts of a content a peer holds that is fetching it, as it says.
+    pub fn parts(&self, peer: PeerId, id: ContentId) -> Option<Parts> {
+        let peer = self.by_id.get(&peer).map(|&ix| self.peers.get(ix))?;
+        let progress = peer.activity.progress.items.iter().find(|progress| progress.content_id == id)?;
+        Some(progress.parts.clone())
+    }
+
+    /// Everyone present that syncs, by name.
+    pub fn syncing(&self) -> Vec<MatrixPeer> {
+        let here = self.leases.iter().map(|&(_, ix)| self.peers.get(ix));
+        let mut peers: Vec<_> = here
+            .filter_map(|peer| Some(MatrixPeer { peer_id: peer.id, name: peer.name.clone(), sync: peer.sync? }))
+            .collect();
+        peers.sort_by(|a, b| (&a.name, a.peer_id).cmp(&(&b.name, b.peer_id)));
+        peers
+    }
+
+    /// Whether a peer is present and has this content under this name.
+    pub fn holds(&self, peer: PeerId, path: &SharePath, id: ContentId) -> bool {
+        let peer = self.by_id.get(&peer).map(|&ix| self.peers.get(ix)).filter(|peer| peer.is_present());
+        let Some((peer, name)) = peer.zip(self.index.find_name(path.as_str())) else { return false };
+        peer.catalogue.content_at(name).is_some_and(|content| self.index.content(content).id == id)
     }
 
     /// Files after the name `after`, at most `limit` of them, looking at no more than `budget` names.
@@ -123,14 +234,21 @@ impl Registry {
         })
     }
 
-    /// Totals; the uptime is filled in by who knows it.
+    /// Totals; the uptime and what is said of the synced folder are filled in by who knows it.
     pub fn stats(&self) -> Stats {
         let (n_files, n_contents, n_bytes) = self.index.totals();
         let rates = self.leases.iter().map(|&(_, ix)| self.peers.get(ix).rates).fold(Rates::default(), |a, b| Rates {
             up: a.up.saturating_add(b.up),
             down: a.down.saturating_add(b.down),
         });
-        Stats { n_peers: self.leases.len() as u64, n_files, n_contents, n_bytes, rates, uptime_ms: 0 }
+        let n_syncing = self.leases.iter().filter(|&&(_, ix)| self.peers.get(ix).sync.is_some()).count() as u64;
+        let n_peers = self.leases.len() as u64;
+        Stats { n_peers, n_files, n_contents, n_bytes, n_syncing, rates, ..Stats::default() }
+    }
+
+    /// Complete and partial owners over all contents.
+    pub fn n_owners(&self) -> (u64, u64) {
+        self.index.n_owners()
     }
 
     /// Grows with every change of what [`Registry::files`] answers.
@@ -167,7 +285,7 @@ impl Registry {
         }
     }
 
-    fn owner(&self, ix: PeerIx, complete: bool, n_chunks: u32) -> Owner {
+    pub(crate) fn owner(&self, ix: PeerIx, complete: bool, n_chunks: u32) -> Owner {
         let peer = self.peers.get(ix);
         Owner { peer_id: peer.id, name: peer.name.clone(), base_url: peer.endpoint.base_url(), complete, n_chunks }
     }
@@ -185,11 +303,13 @@ fn info(peer: &Peer) -> Option<PeerInfo> {
         seen_ms: peer.seen_ms,
         n_files: peer.catalogue.n_files(),
         n_bytes: peer.catalogue.n_bytes(),
+        sync: peer.sync,
+        reachable: peer.reachability.told(),
         rates: peer.rates,
     })
 }
 
-fn most_owned<'a>(contents: impl Iterator<Item = Listed<'a>>) -> Vec<Listed<'a>> {
+pub(crate) fn most_owned<'a>(contents: impl Iterator<Item = Listed<'a>>) -> Vec<Listed<'a>> {
     let mut contents: Vec<_> = contents.collect();
     contents.sort_by_key(|listed| {
         (Reverse(listed.content.complete.len()), listed.since_ms, listed.content.id, listed.content.len)

@@ -19,6 +19,13 @@ pub struct Quotas {
     pub max_entries: usize,
     /// Of these, from peers at one source address.
     pub max_entries_per_ip: usize,
+    /// Paths of the synced folder, those of deleted files too: nothing that was ever in it is forgotten.
+    pub max_index_paths: usize,
+    /// What they take in memory, about, in bytes.
+    pub max_index_bytes: usize,
+    /// Paths that one peer is the first to tell of. Not fewer than a folder may have, since after the tracker lost its
+    /// index one peer may bring all of it back; so there is none by address either.
+    pub max_index_paths_per_peer: usize,
 }
 
 impl Default for Quotas {
@@ -32,6 +39,9 @@ impl Default for Quotas {
             max_name_bytes: 256 << 20,
             max_entries: 12_000_000,
             max_entries_per_ip: 8_000_000,
+            max_index_paths: 1_500_000,
+            max_index_bytes: 1 << 30,
+            max_index_paths_per_peer: 1_000_000,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use potluck_common::protocol::PartialEntry;
-use potluck_common::{ContentId, PeerId, SharePath};
+use potluck_common::{ContentId, PeerId, Register, SharePath};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
@@ -81,4 +81,49 @@ pub struct StoredPeer {
     pub partial: Vec<PartialEntry>,
     /// Whether every stored row could be read; if not, the peer is asked for all of it again.
     pub intact: bool,
+}
+
+/// What is known of one path of the synced folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRegister {
+    /// The path.
+    pub path: SharePath,
+    /// Its versions.
+    pub register: Register,
+    /// The number of its latest change.
+    pub seq: u64,
+    /// Who was the first to tell of it.
+    pub brought_by: PeerId,
+}
+
+/// The index of the synced folder, as it comes back from the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredIndex {
+    /// The life of its numbers.
+    pub epoch: u64,
+    /// New numbers begin after this one.
+    pub seq: u64,
+    /// All paths.
+    pub rows: Vec<StoredRegister>,
+}
+
+impl StoredIndex {
+    /// One that nothing is known of.
+    pub fn empty() -> Self {
+        Self { epoch: Self::new_epoch(), seq: 0, rows: Vec::new() }
+    }
+
+    /// Drawn at random; a JSON number holds it exactly.
+    pub(crate) fn new_epoch() -> u64 {
+        fastrand::u64(1..1 << 53)
+    }
+}
+
+/// Everything that the store kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Peers and their catalogues.
+    pub peers: Vec<StoredPeer>,
+    /// The index of the synced folder.
+    pub index: StoredIndex,
 }

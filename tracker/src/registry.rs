@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use potluck_common::PeerId;
-use potluck_common::protocol::{Announce, AnnounceEvent, Rates};
+use potluck_common::protocol::{Activity, Announce, AnnounceEvent, GENERATION_SHIFT, Rates, SyncMode};
 
 use crate::admission::Refusal;
 use crate::catalogue::{Catalogue, Changes, Delta, Report, Start};
@@ -20,6 +20,8 @@ use crate::endpoint::Endpoint;
 use crate::events::{Event, PeerEvent};
 use crate::index::{Index, PeerIx, Slab};
 use crate::quota::Quotas;
+use crate::rate::Rate;
+use crate::reachability::{Check, Reachability};
 use crate::record::{Builds, Change, PeerRecord, StoredPeer};
 use crate::room::SourceUse;
 
@@ -69,12 +71,19 @@ pub(crate) struct Peer {
     pub(crate) presence: Presence,
     pub(crate) seen_ms: u64,
     pub(crate) rates: Rates,
+    pub(crate) activity: Activity,
+    pub(crate) sync: Option<SyncMode>,
     pub(crate) catalogue: Catalogue,
     pub(crate) source: IpAddr,
+    pub(crate) reachability: Reachability,
     generation: u64,
     /// `None`: known from the store only; the first to speak is the one.
     instance: Option<u64>,
     seq: u64,
+    /// The highest write in the synced folder that it told of itself since the tracker knows it.
+    told: u64,
+    /// Whether entries of the synced folder had to be refused since the tracker knows it.
+    was_refused: bool,
     /// `None`: what is stored is not what is known here, so only a whole catalogue is taken.
     revision: Option<u64>,
 }
@@ -85,7 +94,7 @@ impl Peer {
     }
 
     fn event(&self) -> PeerEvent {
-        PeerEvent { peer_id: self.id, name: self.name.clone(), base_url: self.endpoint.base_url() }
+        PeerEvent { peer_id: self.id, name: self.name.clone(), base_url: self.endpoint.base_url(), sync: self.sync }
     }
 
     fn record(&self) -> PeerRecord {
@@ -152,11 +161,16 @@ impl Registry {
             presence: Presence::Absent { forget_at },
             seen_ms: record.seen_ms,
             rates: Rates::default(),
+            activity: Activity::default(),
+            sync: None,
             catalogue,
             source: record.source,
+            reachability: Reachability::Unknown,
             generation: record.generation,
             instance: None,
             seq: record.seq,
+            told: 0,
+            was_refused: false,
             revision: intact.then_some(record.revision),
         });
         self.by_id.insert(peer_id, ix);
@@ -230,11 +244,16 @@ impl Registry {
             presence: Presence::Absent { forget_at: now },
             seen_ms: 0,
             rates: Rates::default(),
+            activity: Activity::default(),
+            sync: None,
             catalogue: Catalogue::default(),
             source,
+            reachability: Reachability::Unknown,
             generation: message.generation,
             instance: Some(message.instance),
             seq: message.seq,
+            told: 0,
+            was_refused: false,
             revision: Some(0),
         });
         self.by_id.insert(message.peer_id, ix);
@@ -259,13 +278,17 @@ impl Registry {
         let mut events = Vec::new();
         let until = now + self.config.lease;
         let peer = self.peers.get_mut(ix);
-        let moved = peer.name != message.name || peer.endpoint != endpoint;
+        let elsewhere = peer.endpoint != endpoint;
+        let moved = elsewhere || peer.name != message.name;
+        let switched = peer.sync != message.sync;
         let restarted = peer.generation != message.generation;
         let n_before = peer.catalogue.n_entries();
         let source_before = std::mem::replace(&mut peer.source, source);
         peer.name = message.name;
         peer.endpoint = endpoint;
         peer.rates = message.rates;
+        peer.activity = message.activity.bounded();
+        peer.sync = message.sync;
         peer.seen_ms = now_ms;
         (peer.generation, peer.instance, peer.seq) = (message.generation, Some(message.instance), message.seq);
         let joined = match peer.presence {
@@ -281,8 +304,11 @@ impl Registry {
                 true
             }
         };
+        if joined || restarted || elsewhere {
+            peer.reachability = Reachability::Unknown;
+        }
         self.leases.insert((until, ix));
-        if joined || moved {
+        if joined || moved || switched {
             events.push(Event::Peer(peer.event()));
         }
         let known_revision = peer.revision;
@@ -351,6 +377,7 @@ impl Registry {
         let Presence::Present { until, .. } = peer.presence else { unreachable!("only a running lease ends") };
         peer.catalogue.unlist(ix, &mut self.index);
         peer.rates = Rates::default();
+        peer.activity = Activity::default();
         let forget_at = now + self.config.forget_after;
         peer.presence = Presence::Absent { forget_at };
         self.leases.remove(&(until, ix));
@@ -370,6 +397,50 @@ impl Registry {
         self.n_entries -= n_entries;
         self.leave_source(peer.source, n_entries);
         peer.id
+    }
+
+    /// The highest write of a peer in the synced folder that others may tell of: all, `None`, unless it is present and
+    /// syncs. Then it is what it told of itself, and what it can have written before this start.
+    pub fn told(&self, peer_id: PeerId) -> Option<u64> {
+        let peer = self.by_id.get(&peer_id).map(|&ix| self.peers.get(ix))?;
+        let speaks = peer.is_present() && peer.sync.is_some();
+        speaks.then(|| peer.told.max(peer.generation.saturating_mul(1 << GENERATION_SHIFT)))
+    }
+
+    /// Entries of a peer were refused; whether that is the first time.
+    pub fn note_refused(&mut self, peer_id: PeerId) -> bool {
+        let peer = self.by_id.get(&peer_id).map(|&ix| self.peers.get_mut(ix));
+        peer.is_some_and(|peer| !std::mem::replace(&mut peer.was_refused, true))
+    }
+
+    /// A peer told of this write of its own.
+    pub fn note_told(&mut self, peer_id: PeerId, n: u64) {
+        if let Some(&ix) = self.by_id.get(&peer_id) {
+            let peer = self.peers.get_mut(ix);
+            peer.told = peer.told.max(n);
+        }
+    }
+
+    /// Whether to look if a present peer can be reached, and where; `rate` is what the announces of one address may cause.
+    pub fn next_check(&mut self, peer_id: PeerId, rate: &mut Rate, now: Instant) -> Option<Check> {
+        let peer = self.by_id.get(&peer_id).map(|&ix| self.peers.get_mut(ix))?;
+        if !peer.is_present() || !peer.reachability.is_due(now) || rate.take(peer.source, now).is_err() {
+            return None;
+        }
+        peer.reachability = Reachability::Asking { since: now };
+        Some(Check { peer_id, endpoint: peer.endpoint.clone(), source: peer.source, since: now })
+    }
+
+    /// What came of it.
+    pub fn on_checked(&mut self, check: &Check, found: bool, now: Instant) {
+        if let Some(&ix) = self.by_id.get(&check.peer_id) {
+            self.peers.get_mut(ix).reachability.on_checked(check.since, found, now);
+        }
+    }
+
+    /// Whether a peer was found where it says; `None` while that is not known.
+    pub fn is_reachable(&self, peer_id: PeerId) -> Option<bool> {
+        self.by_id.get(&peer_id).and_then(|&ix| self.peers.get(ix).reachability.told())
     }
 
     /// What was acknowledged of this peer's catalogue is not what is stored: it will be asked for all of it.

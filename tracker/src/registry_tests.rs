@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use potluck_common::identity::Identity;
-use potluck_common::protocol::{Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, PartialEntry, Rates};
+use potluck_common::protocol::{
+    Activity, Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, PartialEntry, Rates, Sifted,
+};
 use potluck_common::{ContentId, PeerId, SharePath};
 
 use super::*;
@@ -56,7 +58,10 @@ fn hello(n: u8) -> Announce {
         added: vec![],
         removed: vec![],
         partial: vec![],
+        sync: None,
+        index: Sifted::default(),
         rates: Rates::default(),
+        activity: Activity::default(),
     }
 }
 

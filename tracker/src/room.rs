@@ -55,6 +55,7 @@ impl Registry {
             max_name_bytes,
             max_entries,
             max_entries_per_ip,
+            ..
         } = self.config.quotas;
         let (n_files, n_partial) = match message {
             None => (0, 0),

@@ -16,7 +16,8 @@ use potluck_common::{ContentId, Geometry, PeerId};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::record::{Builds, Change, PeerRecord, StoredEntry, StoredPeer};
+use crate::record::{Builds, Change, PeerRecord, Stored, StoredEntry, StoredPeer, StoredRegister};
+use crate::store_index;
 
 /// Name of the file in the data folder.
 pub const FILE_NAME: &str = "tracker.redb";
@@ -31,7 +32,7 @@ const MAX_BATCH_ENTRIES: usize = 100_000;
 /// Pages kept in memory.
 const CACHE_LEN: usize = 64 << 20;
 
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(crate) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Peer id → [`PeerRecord`] as JSON.
 const PEERS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("peers");
 /// Peer id and path.
@@ -107,6 +108,8 @@ pub(crate) struct Write {
     pub(crate) change: Option<Change>,
     /// Records of peers that were heard of.
     pub(crate) touch: Vec<(PeerId, PeerRecord)>,
+    /// Paths of the synced folder.
+    pub(crate) index: Vec<StoredRegister>,
 }
 
 #[derive(Debug)]
@@ -136,7 +139,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens or makes the store in `dir` and reads all of it. Blocks.
-    pub(crate) fn open(dir: &Path) -> Result<(Self, Vec<StoredPeer>), OpenError> {
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Stored), OpenError> {
         let folder = |error| OpenError::Folder { dir: dir.to_owned(), error };
         std::fs::create_dir_all(dir).map_err(folder)?;
         let file = dir.join(FILE_NAME);
@@ -144,17 +147,17 @@ impl Store {
         std::fs::OpenOptions::new().create(true).append(true).open(&file).map_err(folder)?;
         let opened = std::panic::catch_unwind(|| {
             let db = open_file(&file).map_err(|error| unreadable(error, dir, &file))?;
-            let peers = load(&db, &file)?;
-            Ok((db, peers))
+            let stored = load(&db, &file)?;
+            Ok((db, stored))
         });
-        let (db, peers) = opened
+        let (db, stored) = opened
             .unwrap_or_else(|_| Err(OpenError::Damaged { file: file.clone(), cause: "it cannot be read".into() }))?;
         let (jobs, queue) = mpsc::channel(MAX_WAITING);
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || Writer { db: Some(db), file }.run(queue))
             .map_err(folder)?;
-        Ok((Self { open: Mutex::new(Some((jobs, thread))) }, peers))
+        Ok((Self { open: Mutex::new(Some((jobs, thread))) }, stored))
     }
 
     fn jobs(&self) -> Result<mpsc::Sender<Job>, WriteError> {
@@ -200,12 +203,13 @@ fn unreadable(error: DatabaseError, dir: &Path, file: &Path) -> OpenError {
 }
 
 /// Reads everything, and makes the tables of a new store.
-fn load(db: &Database, file: &Path) -> Result<Vec<StoredPeer>, OpenError> {
+fn load(db: &Database, file: &Path) -> Result<Stored, OpenError> {
     let damaged = |error: redb::Error| OpenError::Damaged { file: file.to_owned(), cause: error.to_string() };
     if let Some(found) = prepare(db).map_err(damaged)? {
         return Err(OpenError::TooNew { file: file.to_owned(), found });
     }
-    read_all(db).map_err(damaged)
+    let peers = read_all(db).map_err(damaged)?;
+    Ok(Stored { peers, index: store_index::load(db).map_err(damaged)? })
 }
 
 /// Checks the schema; gives the one found if it is too new.
@@ -324,7 +328,8 @@ impl Writer {
 }
 
 fn n_entries(write: &Write) -> usize {
-    write.change.as_ref().map_or(0, |change| change.added.len() + change.removed.len() + change.partial.len())
+    let of_change = |change: &Change| change.added.len() + change.removed.len() + change.partial.len();
+    write.change.as_ref().map_or(0, of_change) + write.index.len()
 }
 
 fn commit<'a>(
@@ -356,6 +361,7 @@ fn apply(transaction: &WriteTransaction, write: &Write) -> Result<(), WriteError
             put(transaction, peer_id, PeerRecord { revision, ..record.clone() })?;
         }
     }
+    store_index::put(transaction, &write.index)?;
     Ok(())
 }
 

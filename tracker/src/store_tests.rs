@@ -52,14 +52,15 @@ fn paths(peers: &[StoredPeer]) -> Vec<(u8, u64, Vec<String>)> {
 
 fn reopen(dir: &TempDir, store: &Store) -> (Store, Vec<StoredPeer>) {
     store.close();
-    Store::open(dir.path()).unwrap()
+    let (store, stored) = Store::open(dir.path()).unwrap();
+    (store, stored.peers)
 }
 
 #[test]
 fn gives_back_what_was_kept() {
     let dir = TempDir::new().unwrap();
-    let (store, peers) = Store::open(dir.path()).unwrap();
-    assert!(peers.is_empty());
+    let (store, stored) = Store::open(dir.path()).unwrap();
+    assert!(stored.peers.is_empty() && stored.index.rows.is_empty());
     // 0xff: the last id there is, whose range has no end.
     for n in [0, 7, 0xff] {
         put(&store, change(n, Builds::Anew, 3, &["a", "b/c", "\u{10ffff}\u{10ffff}\u{10ffff}"], &[])).unwrap();
@@ -154,8 +155,8 @@ fn damaged_files() {
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join(FILE_NAME), damaged).unwrap();
         match Store::open(dir.path()) {
-            Ok((store, peers)) => {
-                for peer in peers.iter().filter(|peer| peer.intact) {
+            Ok((store, stored)) => {
+                for peer in stored.peers.iter().filter(|peer| peer.intact) {
                     assert!(peer.entries.iter().all(|e| names.contains(&e.path.as_str())));
                 }
                 n_opened += 1;
@@ -189,5 +190,69 @@ fn writes_that_wait_share_a_commit() {
     });
     let (store, peers) = reopen(&dir, &store);
     assert_eq!(peers.len(), 1_000);
+    store.close();
+}
+
+fn register(path: &str, seq: u64) -> StoredRegister {
+    use potluck_common::register::{Dot, Value};
+    let mut register = potluck_common::Register::default();
+    register.write(Dot { by: peer(1), n: seq }, &[], Value::Folder);
+    StoredRegister { path: path.parse().unwrap(), register, seq, brought_by: peer(2) }
+}
+
+fn put_index(store: &Store, index: Vec<StoredRegister>) {
+    let write = Write { index, ..Write::default() };
+    store.try_place().unwrap().write(write).blocking_recv().unwrap().unwrap();
+}
+
+/// The index comes back under its numbers; new ones begin above every one that the last start can have given out.
+#[test]
+fn the_index_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let (store, first) = Store::open(dir.path()).unwrap();
+    let next = first.index.seq + 1;
+    put_index(&store, vec![register("b", next), register("a/\u{e9}", next + 1)]);
+    put_index(&store, vec![register("b", next + 2)]);
+    store.close();
+    let (store, second) = Store::open(dir.path()).unwrap();
+    assert_eq!(second.index.rows, [register("a/\u{e9}", next + 1), register("b", next + 2)]);
+    assert_eq!(second.index.epoch, first.index.epoch);
+    assert!(second.index.seq >= first.index.seq + (1 << 32));
+    // A start that gave out more numbers than its block has.
+    let far = second.index.seq + (3 << 32);
+    put_index(&store, vec![register("c", far)]);
+    store.close();
+    let (store, third) = Store::open(dir.path()).unwrap();
+    assert!(third.index.seq > far);
+    store.close();
+    // A row that cannot be read ends the epoch; the others are still there.
+    let db = open_file(&dir.path().join(FILE_NAME)).unwrap();
+    let write = db.begin_write().unwrap();
+    let table: TableDefinition<&str, (&[u8; 16], u64, &[u8])> = TableDefinition::new("index");
+    write.open_table(table).unwrap().insert("../x", (&[0; 16], 1, b"{}".as_slice())).unwrap();
+    write.commit().unwrap();
+    drop(db);
+    let (store, fourth) = Store::open(dir.path()).unwrap();
+    assert_ne!(fourth.index.epoch, first.index.epoch);
+    assert_eq!(fourth.index.rows.len(), 3);
+    store.close();
+}
+
+/// F52: a store of before the index existed is opened as it is.
+#[test]
+fn a_store_without_an_index() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    put(&store, change(1, Builds::Anew, 1, &["a"], &[])).unwrap();
+    store.close();
+    let db = open_file(&dir.path().join(FILE_NAME)).unwrap();
+    let write = db.begin_write().unwrap();
+    let table: TableDefinition<&str, (&[u8; 16], u64, &[u8])> = TableDefinition::new("index");
+    assert!(write.delete_table(table).unwrap());
+    write.open_table(META).unwrap().retain(|key, _| key == "schema").unwrap();
+    write.commit().unwrap();
+    drop(db);
+    let (store, stored) = Store::open(dir.path()).unwrap();
+    assert_eq!((stored.peers.len(), stored.index.rows.len()), (1, 0));
     store.close();
 }

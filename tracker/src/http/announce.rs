@@ -10,11 +10,15 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use potluck_common::SharePath;
 use potluck_common::address::Advertise;
 use potluck_common::identity::SIGNATURE_HEADER;
 use potluck_common::net::problem::internal;
-use potluck_common::protocol::{Announce, AnnounceEvent, AnnounceReply, PROTOCOL_VERSION};
+use potluck_common::openapi::AnyProblem;
+use potluck_common::protocol::{
+    Announce, AnnounceEvent, AnnounceReply, PROTOCOL_VERSION, Problem, RefusedBecause, RefusedEntry,
+};
+use potluck_common::share_path::SharePathError;
+use potluck_common::{Register, SharePath};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -23,10 +27,26 @@ use super::failure::Failure;
 use super::{App, Source};
 use crate::admission::{Refusal, examine};
 use crate::endpoint::Endpoint;
+use crate::swarm::Answer;
 
 /// Longest part of a foreign text that is repeated in an answer.
 const MAX_QUOTED: usize = 200;
 
+/// A peer's word: what it is called, where it serves, and what changed in its catalogue.
+///
+/// Signed: the header `potluck-signature` holds the Ed25519 signature of the body, in hexadecimal digits.
+#[utoipa::path(post, path = "/v1/announce", request_body = Announce,
+    params(("potluck-signature" = String, Header, description = "Of the body, by the key that the peer id is made from.")),
+    responses(
+        (status = 200, description = "It is kept.", body = AnnounceReply),
+        (status = 400, description = "Not the message it should be.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The signature is not this peer's.", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The identity is another's.", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Too long.", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Not JSON.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A name, address or revision that cannot be.", body = Problem, content_type = "application/problem+json"),
+        (status = 426, description = "Another protocol version.", body = Problem, content_type = "application/problem+json"),
+        AnyProblem))]
 pub(crate) async fn announce(
     State(app): State<App>,
     Source(source): Source,
@@ -36,7 +56,7 @@ pub(crate) async fn announce(
     require_json(&headers)?;
     let body = app.0.bodies.read(&headers, body).await?;
     let signature = headers.get(SIGNATURE_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-    let (message, endpoint) = if body.bytes.len() <= SMALL_LEN {
+    let Proven { message, endpoint, unreadable } = if body.bytes.len() <= SMALL_LEN {
         prove(&body.bytes, &signature, source)?
     } else {
         let bytes = body.bytes.clone();
@@ -48,15 +68,26 @@ pub(crate) async fn announce(
     };
     refuse_own(&app, &endpoint)?;
     let (peer_id, name, event) = (message.peer_id, message.name.clone(), message.event);
-    let accepted = app.swarm().announce(message, endpoint, source).await?;
+    let Answer { accepted, index_epoch, mut index_refused, reachable } =
+        app.swarm().announce(message, endpoint, source).await?;
+    let n_unreadable = unreadable.len();
+    index_refused.extend(unreadable.into_iter().map(|path| RefusedEntry { path, why: RefusedBecause::Unreadable }));
+    let worst = index_refused.iter().find(|refused| refused.why != RefusedBecause::Ahead);
+    if let Some(RefusedEntry { path, why }) = worst
+        && app.swarm().note_refused(peer_id, n_unreadable)
+    {
+        let n = index_refused.len();
+        let path = path.as_str();
+        tracing::warn!(%peer_id, name, n, path, %why, "entries of the synced folder are not taken from this peer");
+    }
     if accepted.joined {
-        tracing::info!(%peer_id, ?name, base_url = accepted.endpoint.base_url(), "peer joined");
+        tracing::info!(%peer_id, name, base_url = accepted.endpoint.base_url(), "peer joined");
     }
     if event == AnnounceEvent::Stopped {
-        tracing::info!(%peer_id, ?name, "peer left");
+        tracing::info!(%peer_id, name, "peer left");
     }
     if accepted.name_taken {
-        tracing::warn!(%peer_id, ?name, "another peer has this name; both are listed, their ids tell them apart");
+        tracing::warn!(%peer_id, name, "another peer has this name; both are listed, their ids tell them apart");
     }
     let config = &app.0.config;
     Ok(Json(AnnounceReply {
@@ -66,6 +97,10 @@ pub(crate) async fn announce(
         base_url: accepted.endpoint.base_url(),
         revision: accepted.revision,
         resync: accepted.resync,
+        index_epoch,
+        index_refused: index_refused.into(),
+        retiring: app.swarm().is_retiring(),
+        reachable,
     }))
 }
 
@@ -80,7 +115,16 @@ fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", title, "Send application/json."))
 }
 
-fn prove(body: &Bytes, signature: &str, source: IpAddr) -> Result<(Announce, Endpoint), Failure> {
+/// A message that is from whom it says.
+struct Proven {
+    message: Announce,
+    endpoint: Endpoint,
+    /// Paths of entries of the index that are no registers. A bad name is refused with the whole message; a register may be
+    /// unreadable because it has grown too large for everybody, and that must not keep the others from being taken.
+    unreadable: Vec<SharePath>,
+}
+
+fn prove(body: &Bytes, signature: &str, source: IpAddr) -> Result<Proven, Failure> {
     let message: Announce = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
     if message.protocol != PROTOCOL_VERSION {
         return Err(Failure::other_protocol(message.protocol.into()));
@@ -93,7 +137,8 @@ fn prove(body: &Bytes, signature: &str, source: IpAddr) -> Result<(Announce, End
         return Err(Failure::new(StatusCode::FORBIDDEN, "not-yours", "The message proves nothing", detail));
     }
     let endpoint = examine(&message, source)?;
-    Ok((message, endpoint))
+    let unreadable = if message.index.n_refused > 0 { unreadable(body)? } else { Vec::new() };
+    Ok(Proven { message, endpoint, unreadable })
 }
 
 fn refuse_own(app: &App, endpoint: &Endpoint) -> Result<(), Failure> {
@@ -124,6 +169,42 @@ struct Loose<'a> {
     added: Vec<LooseEntry<'a>>,
     #[serde(default, borrow)]
     removed: Vec<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    index: Vec<LooseIndexEntry<'a>>,
+}
+
+#[derive(Deserialize)]
+struct LooseIndexEntry<'a> {
+    #[serde(default, borrow)]
+    path: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    register: Option<&'a RawValue>,
+}
+
+/// Which entries of the index are no registers.
+fn unreadable(body: &Bytes) -> Result<Vec<SharePath>, Failure> {
+    let index = match serde_json::from_slice::<Loose<'_>>(body) {
+        Ok(loose) => loose.index,
+        Err(error) => return Err(bad_json(&error)),
+    };
+    let mut paths = Vec::new();
+    for LooseIndexEntry { path, register } in index {
+        let name = path.unwrap_or_default();
+        let path = name.parse().map_err(|why| bad_name(&name, why))?;
+        if register.is_none_or(|register| serde_json::from_str::<Register>(register.get()).is_err()) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn bad_name(name: &str, why: SharePathError) -> Failure {
+    Failure::bad_name(format!("{}: {why}. Leave it out.", quoted(name)))
+}
+
+fn bad_json(error: &serde_json::Error) -> Failure {
+    let detail: String = error.to_string().chars().filter(|c| !c.is_control()).take(MAX_QUOTED).collect();
+    Failure::new(StatusCode::BAD_REQUEST, "bad-json", "The body is not the message it should be", detail)
 }
 
 #[derive(Deserialize)]
@@ -140,14 +221,14 @@ struct Version<'a> {
 }
 
 fn explain(body: &Bytes, error: &serde_json::Error) -> Failure {
-    if let Ok(Loose { protocol, advertise, added, removed }) = serde_json::from_slice(body) {
+    if let Ok(Loose { protocol, advertise, added, removed, .. }) = serde_json::from_slice(body) {
         if let Some(version) = protocol.filter(|version| *version != u64::from(PROTOCOL_VERSION)) {
             return Failure::other_protocol(version);
         }
         let names = added.iter().filter_map(|entry| entry.path.as_ref()).chain(&removed);
         for name in names {
             if let Err(why) = name.parse::<SharePath>() {
-                return Failure::bad_name(format!("{}: {why}. Leave it out.", quoted(name)));
+                return bad_name(name, why);
             }
         }
         if let Some(advertise) = advertise
@@ -161,8 +242,7 @@ fn explain(body: &Bytes, error: &serde_json::Error) -> Failure {
     {
         return Failure::other_protocol(version);
     }
-    let detail: String = error.to_string().chars().filter(|c| !c.is_control()).take(MAX_QUOTED).collect();
-    Failure::new(StatusCode::BAD_REQUEST, "bad-json", "The body is not the message it should be", detail)
+    bad_json(error)
 }
 
 /// Somebody's text, escaped and not too long.

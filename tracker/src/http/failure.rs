@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use potluck_common::net::problem::problem;
+use potluck_common::net::problem::{not_found, problem};
 use potluck_common::protocol::Problem;
 
 use crate::admission::Refusal;
+use crate::folder::{FolderError, MAX_FOLDER_FILES};
 use crate::store::WriteError;
 use crate::swarm::AnnounceError;
 
@@ -70,6 +71,30 @@ impl Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         Self { problem, retry_after: None }
+    }
+}
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Unknown => {
+                not_found("Nobody shares anything in a folder of this name. GET /v1/files lists what is shared.").into()
+            }
+            FolderError::TooLarge => {
+                let detail =
+                    format!("A folder of at most {MAX_FOLDER_FILES} files can be given as one. Ask for one in it.");
+                Self::new(StatusCode::CONFLICT, "too-many-files", "The folder has too many files", detail)
+            }
+            FolderError::Ambiguous(path) => {
+                let detail = format!("{path} is one of them: GET /v1/files/{path} lists its contents.");
+                Self::new(
+                    StatusCode::CONFLICT,
+                    "ambiguous",
+                    "A name in this folder stands for several contents",
+                    detail,
+                )
+            }
+        }
     }
 }
 

@@ -7,8 +7,13 @@
 mod announce;
 mod body;
 mod failure;
+mod fetch;
+mod matrix;
+mod metrics;
+mod pages;
 mod queries;
 mod stream;
+mod sync;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::AssertUnwindSafe;
@@ -21,12 +26,21 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use futures::FutureExt;
+use potluck_common::discovery::SwarmName;
+use potluck_common::net::docs;
 use potluck_common::net::host::{self, HostPolicy};
+use potluck_common::net::metrics::{Metrics, measure};
+use potluck_common::net::per_address::PerAddress;
 use potluck_common::net::problem::{internal, method_not_allowed, not_found};
+use potluck_common::net::request_id;
+use potluck_common::openapi::without_wildcards;
 use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::dispatch::Dispatch;
 use crate::rate::{Rate, RateLimits};
 use crate::swarm::Swarm;
 use body::Bodies;
@@ -47,6 +61,10 @@ pub struct HttpConfig {
     pub max_streams: usize,
     /// Names this host is known by, besides those that always pass.
     pub hosts: Vec<String>,
+    /// The swarm that this tracker is for.
+    pub swarm: SwarmName,
+    /// Whether a peer hosts it.
+    pub hosted: bool,
 }
 
 /// What every handler can reach.
@@ -59,20 +77,29 @@ struct Inner {
     /// Where the tracker listens: no peer may announce that.
     own: SocketAddr,
     rate: Mutex<Rate>,
+    dispatch: Mutex<Dispatch>,
     bodies: Bodies,
     streams: Arc<tokio::sync::Semaphore>,
+    metrics: Metrics,
+    /// Answers that are held back until there is news.
+    waiting: PerAddress,
     shutdown: CancellationToken,
 }
 
 impl App {
-    /// For a swarm served at `own`. Event streams end with `shutdown`.
+    /// For a swarm served at `own`. Event streams and answers that are held back end with `shutdown`.
     pub fn new(swarm: Swarm, config: HttpConfig, own: SocketAddr, shutdown: CancellationToken) -> Self {
+        let streams = Arc::new(tokio::sync::Semaphore::new(config.max_streams));
+        let (max_streams, free) = (config.max_streams, streams.clone());
         Self(Arc::new(Inner {
+            metrics: metrics::of_swarm(&swarm, move || max_streams - free.available_permits()),
             swarm,
             own,
             rate: Mutex::new(Rate::new(config.rate.clone())),
+            dispatch: Mutex::new(Dispatch::new(config.heartbeat)),
             bodies: Bodies::new(config.body_timeout),
-            streams: Arc::new(tokio::sync::Semaphore::new(config.max_streams)),
+            streams,
+            waiting: PerAddress::default(),
             shutdown,
             config,
         }))
@@ -95,26 +122,50 @@ impl App {
     }
 }
 
+/// What the description of the routes begins with.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "potluck tracker",
+        description = "Who is there, and who holds what. Everything but announces only reads. Lengths are bytes (`len`), \
+                       times milliseconds (`_ms`). Errors are `application/problem+json` (RFC 9457)."
+    ),
+    components(schemas(potluck_common::protocol::Problem))
+)]
+struct Described;
+
 /// All routes with everything around them.
 pub fn router(app: App) -> Router {
     let policy = HostPolicy::new(app.0.config.hosts.iter().cloned());
-    let limited = Router::new()
-        .route("/v1/announce", post(announce::announce))
-        .route("/v1/peers", get(queries::peers))
-        .route("/v1/peers/{id}", get(queries::peer))
-        .route("/v1/files", get(queries::files))
-        .route("/v1/files/{*path}", get(queries::file))
-        .route("/v1/content/{id}", get(queries::content))
-        .route("/v1/events", get(stream::events))
-        .route("/v1/stats", get(queries::stats))
-        .route("/readyz", get(queries::readyz))
-        .route("/healthz", get(queries::healthz))
+    let (described, document) = OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(queries::files))
+        .routes(routes!(queries::file))
+        .routes(routes!(queries::folder))
+        .routes(routes!(queries::content))
+        .routes(routes!(fetch::fetch))
+        .routes(routes!(queries::peers))
+        .routes(routes!(queries::peer))
+        .routes(routes!(stream::events))
+        .routes(routes!(queries::stats))
+        .routes(routes!(queries::tracker))
+        .routes(routes!(sync::sync))
+        .routes(routes!(matrix::matrix))
+        .routes(routes!(announce::announce))
+        .routes(routes!(queries::healthz))
+        .routes(routes!(queries::readyz))
+        .routes(routes!(metrics::metrics))
+        .split_for_parts();
+    let limited = described
+        .merge(pages::router())
+        .merge(docs::router(&without_wildcards(document)))
         .fallback(async || not_found("GET /v1/files lists what is shared."))
         .method_not_allowed_fallback(async || method_not_allowed())
         .layer(from_fn_with_state(app.clone(), limit_rate))
         .layer(from_fn_with_state(policy, host::guard))
         .layer(from_fn(catch_panic))
-        .layer(from_fn(add_headers));
+        .layer(from_fn(request_id::follow))
+        .layer(from_fn(add_headers))
+        .layer(from_fn_with_state(app.0.metrics.clone(), measure));
     limited.with_state(app)
 }
 
@@ -135,7 +186,7 @@ async fn catch_panic(request: Request, next: Next) -> Response {
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
-            tracing::error!(request = ?what, "a handler panicked");
+            tracing::error!(request = what, "a handler panicked");
             internal().into_response()
         }
     }
@@ -173,6 +224,7 @@ mod tests {
     use crate::registry::RegistryConfig;
     use axum::body::Body;
     use axum::http::StatusCode;
+    use axum::routing::get;
     use tower::ServiceExt;
 
     /// F50: a panic, here even with the registry locked, is a 500 for that request; everything goes on.

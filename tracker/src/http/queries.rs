@@ -6,10 +6,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use potluck_common::net::problem::not_found;
-use potluck_common::protocol::{ContentInfo, FileInfo, FileSummary, Files, PeerInfo, Peers, Sifted, Stats};
+use potluck_common::openapi::{AnyProblem, BadQuery, NotFound};
+use potluck_common::protocol::{
+    ContentInfo, FileInfo, FileSummary, Files, FolderInfo, Health, PeerInfo, Peers, Sifted, Stats, TrackerInfo,
+};
 use potluck_common::{ContentId, PeerId};
 use serde::Deserialize;
-use serde_json::json;
+use utoipa::IntoParams;
 
 use super::App;
 use super::failure::Failure;
@@ -25,13 +28,36 @@ const MAX_PAGE: usize = 10_000;
 const MAX_OWNERS_LISTED: usize = 10;
 /// Contents on one page, where names have very many.
 const MAX_PAGE_CONTENTS: usize = 2 * MAX_PAGE;
+/// Peers in a random choice at most.
+const MAX_SOME_PEERS: usize = 256;
 /// Names looked at under one lock: a search that finds nothing must not keep announces waiting.
 const SCAN_BUDGET: usize = 20_000;
 
-pub(crate) async fn peers(State(app): State<App>) -> Json<Peers> {
-    Json(app.swarm().ask(Registry::peers))
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PeersParams {
+    /// A random choice of so many, 256 at most.
+    max: Option<usize>,
 }
 
+/// Who is there: everybody, or a random choice.
+// So many at most: peers that remember a few addresses must not cost a list of all.
+#[utoipa::path(get, path = "/v1/peers", params(PeersParams),
+    responses((status = 200, description = "Peers whose lease runs.", body = Peers), BadQuery, AnyProblem))]
+pub(crate) async fn peers(
+    State(app): State<App>,
+    params: Result<Query<PeersParams>, QueryRejection>,
+) -> Result<Json<Peers>, Failure> {
+    let Query(params) = params.map_err(|error| Failure::bad_query(error.body_text()))?;
+    Ok(Json(app.swarm().ask(|registry| match params.max {
+        None => registry.peers(),
+        Some(max) => registry.some_peers(max.min(MAX_SOME_PEERS), fastrand::u64(..)),
+    })))
+}
+
+/// One peer.
+#[utoipa::path(get, path = "/v1/peers/{id}", params(("id" = PeerId, Path, description = "Which peer.")),
+    responses((status = 200, description = "The peer.", body = PeerInfo), NotFound, AnyProblem))]
 pub(crate) async fn peer(
     State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
@@ -41,18 +67,29 @@ pub(crate) async fn peer(
     found.map(Json).ok_or_else(|| not_found("No peer with this id is here. GET /v1/peers lists them.").into())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct FilesParams {
+    /// A part of the name, in any letter case.
     #[serde(default)]
     q: String,
+    /// What the name begins with.
     #[serde(default)]
     prefix: String,
+    /// `next` of the last page.
     after: Option<String>,
+    /// Names on one page: 1,000 unless told, 10,000 at most.
+    #[param(value_type = Option<u64>)]
     limit: Option<String>,
+    /// Owners given with each content, 10 at most.
     #[serde(default)]
     owners: usize,
 }
 
+/// Names and the contents under them, page by page.
+#[utoipa::path(get, path = "/v1/files", params(FilesParams),
+    responses((status = 200, description = "A page, with an ETag.", body = Files),
+        (status = 304, description = "Nothing changed since the ETag in If-None-Match."), BadQuery, AnyProblem))]
 pub(crate) async fn files(
     State(app): State<App>,
     headers: HeaderMap,
@@ -80,7 +117,8 @@ pub(crate) async fn files(
     Ok((cached, Json(page)).into_response())
 }
 
-async fn page(app: &App, query: &FilesQuery, mut after: Option<String>, limit: usize) -> Files {
+/// Files after a name, one lock for each part of them.
+pub(super) async fn page(app: &App, query: &FilesQuery, mut after: Option<String>, limit: usize) -> Files {
     let mut files: Vec<FileSummary> = Vec::new();
     let last = |files: &[FileSummary]| files.last().map(|file| file.path.to_string());
     let next = loop {
@@ -113,6 +151,9 @@ fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
         .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
 }
 
+/// One name: each content under it, with its owners.
+#[utoipa::path(get, path = "/v1/files/{*path}", params(("path" = String, Path, description = "The name.")),
+    responses((status = 200, description = "The contents, most owners first.", body = FileInfo), NotFound, AnyProblem))]
 pub(crate) async fn file(
     State(app): State<App>,
     path: Result<Path<String>, PathRejection>,
@@ -123,11 +164,33 @@ pub(crate) async fn file(
     found.map(Json).ok_or_else(|| unknown().into())
 }
 
-#[derive(Debug, Deserialize)]
+/// A folder: who holds all of its files.
+#[utoipa::path(get, path = "/v1/folders/{*path}", params(("path" = String, Path, description = "The folder.")),
+    responses((status = 200, description = "The folder.", body = FolderInfo),
+        (status = 409, description = "It has too many files, or a name in it stands for several contents.",
+            body = potluck_common::protocol::Problem, content_type = "application/problem+json"),
+        NotFound, AnyProblem))]
+pub(crate) async fn folder(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<FolderInfo>, Failure> {
+    let unknown = || not_found("Nobody shares anything in a folder of this name. GET /v1/files lists what is shared.");
+    let path = path.ok().and_then(|Path(path)| path.trim_end_matches('/').parse().ok()).ok_or_else(unknown)?;
+    Ok(Json(app.swarm().ask(|registry| registry.folder(&path, DEFAULT_HANDOUT, fastrand::u64(..)))?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ContentParams {
+    /// Owners in the answer: 50 unless told, 200 at most.
+    #[param(value_type = Option<u64>)]
     max: Option<String>,
 }
 
+/// One content: its names, and a random choice of its owners.
+#[utoipa::path(get, path = "/v1/content/{id}",
+    params(("id" = ContentId, Path, description = "Which content."), ContentParams),
+    responses((status = 200, description = "The content.", body = ContentInfo), BadQuery, NotFound, AnyProblem))]
 pub(crate) async fn content(
     State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
@@ -152,18 +215,40 @@ fn parse_id<T: std::str::FromStr<Err = potluck_common::id::ParseIdError>>(
     text.parse().map_err(|error: potluck_common::id::ParseIdError| not_found(format!("That is {error}.")).into())
 }
 
+/// Totals.
+#[utoipa::path(get, path = "/v1/stats",
+    responses((status = 200, description = "Totals over all that is listed.", body = Stats), AnyProblem))]
 pub(crate) async fn stats(State(app): State<App>) -> Json<Stats> {
     Json(app.swarm().stats())
 }
 
-pub(crate) async fn healthz() -> impl IntoResponse {
-    Json(json!({"status": "ok"}))
+/// Which tracker this is.
+#[utoipa::path(get, path = "/v1/tracker",
+    responses((status = 200, description = "The tracker.", body = TrackerInfo), AnyProblem))]
+pub(crate) async fn tracker(State(app): State<App>) -> Json<TrackerInfo> {
+    let (swarm, config) = (app.swarm(), &app.0.config);
+    Json(TrackerInfo {
+        tracker_id: swarm.tracker_id(),
+        swarm: config.swarm.clone(),
+        hosted: config.hosted,
+        retiring: swarm.is_retiring(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    })
 }
 
-pub(crate) async fn readyz(State(app): State<App>) -> Result<impl IntoResponse, Failure> {
+/// Whether it lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "It does.", body = Health), AnyProblem))]
+pub(crate) async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok".into() })
+}
+
+/// Whether it can keep what it is told.
+#[utoipa::path(get, path = "/readyz",
+    responses((status = 200, description = "It can.", body = Health), AnyProblem))]
+pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Failure> {
     if app.0.shutdown.is_cancelled() || !app.swarm().is_ready() {
         let title = "The tracker cannot keep what peers announce";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", title, "Its log has the cause."));
     }
-    Ok(Json(json!({"status": "ready"})))
+    Ok(Json(Health { status: "ready".into() }))
 }

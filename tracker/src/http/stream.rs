@@ -12,6 +12,7 @@ use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures::Stream;
+use potluck_common::openapi::AnyProblem;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::App;
@@ -21,6 +22,14 @@ use crate::swarm::Swarm;
 /// A comment this often finds out who is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// What happens, as Server-Sent Events.
+///
+/// To watch a swarm: `curl -N http://TRACKER:7700/v1/events`. The events are `hello` (to who comes without an id), `peer`,
+/// `peer_left`, `files`, `index`, and `reload`: too much was missed, ask everything again. Each has an id; who sends the last one back
+/// as `Last-Event-ID` goes on there: `curl -N -H 'Last-Event-ID: ID' http://TRACKER:7700/v1/events`. A comment every 15 seconds keeps the connection alive.
+#[utoipa::path(get, path = "/v1/events",
+    params(("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen.")),
+    responses((status = 200, description = "A stream without end.", body = String, content_type = "text/event-stream"), AnyProblem))]
 pub(crate) async fn events(
     State(app): State<App>,
     headers: HeaderMap,

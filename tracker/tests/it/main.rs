@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // Also in helpers, which clippy does not take for tests.
 
+mod fetch;
+mod found;
+mod metrics;
+mod openapi;
+mod pages;
 mod process;
+mod reachability;
 mod routes;
 mod sockets;
 mod support;
+mod sync;

@@ -1,7 +1,8 @@
 //! The real program: how it starts, refuses to start, is killed, and ends.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ struct Program {
 impl Program {
     fn start(args: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.args(["--listen", "127.0.0.1:0"]).args(args);
+        command.args(["--listen", "127.0.0.1:0", "--no-lan"]).args(args);
         Self::wait_until_ready(command)
     }
 
@@ -203,7 +204,7 @@ async fn full_disk() {
     // A limit on the length of files fails like a full disk, without a disk to fill.
     let mut command = Command::new("bash");
     command.args(["-c", "trap '' XFSZ; ulimit -S -f 2048; exec \"$0\" \"$@\"", PROGRAM]);
-    command.args(["--listen", "127.0.0.1:0", "--data"]).arg(dir.path());
+    command.args(["--listen", "127.0.0.1:0", "--no-lan", "--data"]).arg(dir.path());
     let program = Program::wait_until_ready(command);
     let address = program.address;
     let mut peer = TestPeer::new(1);
@@ -244,12 +245,41 @@ async fn full_disk() {
     assert!(!acknowledged.is_empty());
 }
 
+/// F09: strangers hold all descriptors that the tracker may have. It waits without spinning, and goes on when they let go.
+#[tokio::test]
+async fn out_of_descriptors() {
+    let program = Program::start(&["--memory"]);
+    let (address, pid) = (program.address, program.pid());
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+    let held: Vec<_> = (0..120).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_dir(process.join("fd")).unwrap().count() < 64 {
+        assert!(Instant::now() < deadline, "it has descriptors left");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // User and system time, in hundredths of a second.
+    let used = || -> u64 {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap();
+        let after_name = stat.rsplit_once(')').unwrap().1;
+        after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    };
+    let before = used();
+    tokio::time::sleep(Duration::from_secs(1)).await; // Over which the processor's time is measured.
+    assert!(used() - before < 30, "it spins: {} of 100 ticks", used() - before);
+    drop(held);
+    let (status, _) = send_to(address, get("/healthz")).await.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    let mut peer = TestPeer::new(1);
+    assert_eq!(send_to(address, peer.add(&["a"])).await.unwrap().0, StatusCode::OK);
+}
+
 /// `--memory`, here by its variable, leaves nothing behind.
 #[test]
 fn memory_leaves_no_folder() {
     let dir = TempDir::new().unwrap();
     let mut command = Command::new(PROGRAM);
-    command.current_dir(dir.path()).args(["--listen", "127.0.0.1:0"]).env("POTLUCK_MEMORY", "1");
+    command.current_dir(dir.path()).args(["--listen", "127.0.0.1:0", "--no-lan"]).env("POTLUCK_MEMORY", "1");
     let program = Program::wait_until_ready(command);
     assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
     drop(program);

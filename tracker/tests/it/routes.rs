@@ -23,7 +23,7 @@ async fn what_is_announced_is_found() {
     assert_eq!(
         reply,
         json!({"heartbeat_ms": 5000, "lease_ms": 15000, "seen": "10.0.0.7", "base_url": "http://10.0.0.7:7701",
-            "revision": 1, "resync": false})
+            "revision": 1, "resync": false, "index_epoch": reply["index_epoch"]})
     );
     tracker.announce(ben.add(&["notes"])).await;
     let id = ContentId::of(b"music/a.ogg");
@@ -33,6 +33,11 @@ async fn what_is_announced_is_found() {
     ben.message.added.clear();
     tracker.announce(ben.request(ben.body())).await;
 
+    let some = async |max: u32| {
+        let some = tracker.get(&format!("/v1/peers?max={max}")).await;
+        some.json["peers"].as_array().unwrap().len()
+    };
+    assert_eq!((some(0).await, some(1).await, some(9).await), (0, 1, 2));
     let peers = tracker.get("/v1/peers").await;
     let peer = &peers.json["peers"][0];
     for (key, want) in [
@@ -153,16 +158,9 @@ async fn queries_of_every_kind() {
         let answer = tracker.get(&uri).await;
         assert_eq!((answer.status, answer.slug().as_str()), (StatusCode::BAD_REQUEST, "bad-query"), "{uri}");
     }
-    for uri in [
-        "/v1/content/xyz",
-        "/v1/content/00",
-        "/v1/peers/00",
-        "/v1/peers/%FF",
-        "/v1/content/%FF",
-        "/",
-        "/v2",
-        "/v1/peers/",
-    ] {
+    for uri in
+        ["/v1/content/xyz", "/v1/content/00", "/v1/peers/00", "/v1/peers/%FF", "/v1/content/%FF", "/v2", "/v1/peers/"]
+    {
         assert_eq!(tracker.get(uri).await.slug(), "not-found", "{uri}");
     }
     let absent = "00".repeat(32);
@@ -182,6 +180,7 @@ async fn methods_and_content_types() {
         ("/v1/content/x", "GET,HEAD"),
         ("/v1/events", "GET,HEAD"),
         ("/v1/stats", "GET,HEAD"),
+        ("/v1/tracker", "GET,HEAD"),
         ("/healthz", "GET,HEAD"),
         ("/readyz", "GET,HEAD"),
     ] {
@@ -317,14 +316,15 @@ async fn bad_names() {
         deep.as_str(),
         long.as_str(),
     ] {
-        for key in ["added", "removed"] {
+        for key in ["added", "removed", "index"] {
             let mut next = Announce { base: 1, revision: 2, seq: peer.message.seq + 1, ..peer.message.clone() };
             next.added.clear();
             let mut message = serde_json::to_value(&next).unwrap();
             message[key] = match key {
                 "added" => json!([{"path": "fine", "content_id": ContentId::of(b""), "len": 0},
                     {"path": name, "content_id": ContentId::of(b""), "len": 0}]),
-                _ => json!([name]),
+                "removed" => json!([name]),
+                _ => json!([{"path": "fine", "register": {"seen": {}}}, {"path": name, "register": {"seen": {}}}]),
             };
             let answer = tracker.send(peer.request(message.to_string())).await;
             assert_eq!((answer.status.as_u16(), answer.slug().as_str()), (422, "bad-name"), "{name:?}");

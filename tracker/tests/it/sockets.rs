@@ -145,7 +145,7 @@ async fn slow_heads() {
 async fn a_thousand_peers() {
     let dir = tempfile::TempDir::new().unwrap();
     let tracker = start(Config { data: Some(dir.path().into()), ..Config::default() }).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = potluck_common::net::client::plain().build().unwrap();
     let mut peers = JoinSet::new();
     for n in 0..1_000 {
         let (address, client) = (tracker.address, client.clone());

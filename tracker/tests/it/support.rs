@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use potluck_common::ContentId;
 use potluck_common::identity::{Identity, SIGNATURE_HEADER};
-use potluck_common::protocol::{Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, Rates};
+use potluck_common::protocol::{Activity, Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, Rates, Sifted};
 use potluck_tracker::{CancellationToken, Config, Tracker};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -44,7 +44,10 @@ impl TestPeer {
             added: vec![],
             removed: vec![],
             partial: vec![],
+            sync: None,
+            index: Sifted::default(),
             rates: Rates::default(),
+            activity: Activity::default(),
         };
         Self { identity, message }
     }
@@ -104,7 +107,7 @@ pub(crate) async fn send_to(address: SocketAddr, request: Request<Body>) -> reqw
     let url = format!("http://{address}{}", parts.uri);
     let mut headers = parts.headers;
     headers.remove(header::HOST);
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+    let client = potluck_common::net::client::plain().timeout(Duration::from_secs(30)).build()?;
     let response = client.request(parts.method, url).headers(headers).body(body).send().await?;
     let status = response.status();
     let text = response.bytes().await?;
@@ -162,6 +165,21 @@ impl TestTracker {
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         self.send_from("10.0.0.7", request).await
+    }
+
+    /// The status and the content type, for answers that do not end.
+    pub(crate) async fn head(&self, mut request: Request<Body>) -> (StatusCode, String) {
+        request.extensions_mut().insert(ConnectInfo::<SocketAddr>(([10, 0, 0, 7], 50_000).into()));
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        (response.status(), kind)
+    }
+
+    /// The body as it came.
+    pub(crate) async fn text(&self, mut request: Request<Body>) -> String {
+        request.extensions_mut().insert(ConnectInfo::<SocketAddr>(([10, 0, 0, 7], 50_000).into()));
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
     pub(crate) async fn get(&self, uri: &str) -> Answer {
