@@ -3,24 +3,44 @@
 //! What is checked here is checked before anything starts, and ends with exit code 2: names, addresses and URLs that
 //! cannot be right. Whether anybody answers there is not asked.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand};
-use potluck_common::address::Advertise;
-use potluck_common::protocol::is_valid_name;
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use potluck_common::address::{Advertise, parse_listen};
+use potluck_common::discovery::SwarmName;
+use potluck_common::net::log;
+use potluck_common::protocol::{SyncMode, is_valid_name};
+use potluck_common::settings::{Effective, Scope, Settings};
 
+use crate::command::alias;
 use crate::config::Config;
-use crate::verb::{Download, Failed, FailureKind, From, Verb};
+use crate::discovery::DiscoveryConfig;
+use crate::limit::schedule::Limit;
+use crate::manuals::Shell;
+use crate::origin::url::OriginUrl;
+use crate::verb::{Direction, Download, Failed, FailureKind, From, LimitChange, SyncChange, Verb};
 
-/// Where a tracker is looked for when nothing is said.
-const DEFAULT_TRACKER: &str = "http://127.0.0.1:7700";
+/// Flags that say what a peer starts with, by the names of their fields.
+const START_FLAGS: [(&str, &str); 7] = [
+    ("trackers", "--tracker"),
+    ("swarm", "--swarm"),
+    ("name", "--name"),
+    ("listen", "--listen"),
+    ("advertise", "--advertise"),
+    ("limit_up", "--limit-up"),
+    ("limit_down", "--limit-down"),
+];
 
 // Lines of 80 columns at most: clap would wrap longer ones in the middle of an example.
 const EXAMPLES: &str = "\
 Examples:
-  potluck up --share ~/music --tracker nas:7700   share a folder, until Ctrl-C
+  potluck up --share ~/music                      share a folder, until Ctrl-C
+  potluck up --share ~/music --tracker nas:7700   with a tracker you started
   potluck show                                    what everybody has
   potluck download film.mkv                       from all owners at once
   potluck download 'photos/*.jpg' docs/           globs and whole folders
@@ -40,10 +60,16 @@ Examples:
   potluck download af1349b9f5f9…f3262      by content id, as b3sum prints it
   potluck download -o /tmp/ film.mkv       put it elsewhere
   potluck download --from node2 film.mkv   from that one peer only
+  potluck download --origin https://example.org/film.mkv
+                                           fetched once, then spread by peers
+  potluck download film.mkv --origin https://example.org/film.mkv
+                                           from its owners and from there
   potluck download -- --option             a name that looks like a flag
 
 Every byte is verified before the file gets its name. Ctrl-C keeps what has
-come in: give the same command again to go on from there.";
+come in: give the same command again to go on from there. A file of an origin
+that nobody holds yet has no content id to be verified with: give NAME@ID or an
+id if you know it.";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -55,6 +81,73 @@ Examples:
 
 HELD: ✓ all of it is here, part: some of it, -: nothing.";
 
+const MANIFEST_EXAMPLES: &str = "\
+Examples:
+  potluck manifest > SUMS               everything that we share
+  potluck manifest docs/ > SUMS         a folder
+  potluck manifest --everybody '*.iso'  what others share
+  cd /mnt/copy && b3sum --check SUMS    whether a copy is the same
+
+A name that stands for several contents in the swarm is left out, and the exit
+code is 2 then.";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  potluck config                                    what holds, and why
+  potluck config > ~/.config/potluck/potluck.toml   to begin a file with
+
+What is typed comes before the environment (POTLUCK_…), that before the file,
+that before defaults. The file is the one that --config or POTLUCK_CONFIG names,
+or else ~/.config/potluck/potluck.toml, or else /etc/potluck/potluck.toml. Its
+keys are the names of the flags, below [peer] for potluck and below [tracker]
+for potluck-tracker:
+
+  [peer]
+  share = \"~/music\"
+  tracker = [\"http://nas:7700\"]
+  limit-up = \"10M\"";
+
+const DOCTOR_EXAMPLES: &str = "\
+Give it the flags that the peer gets: potluck doctor --share ~/music. The exit
+code is 0 if nothing has to be mended, and 1 if something has.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  source <(potluck completions bash)
+  potluck completions zsh > ~/.zfunc/_potluck
+  potluck completions fish > ~/.config/fish/completions/potluck.fish";
+
+const LIMIT_EXAMPLES: &str = "\
+Examples:
+  potluck limit                       what holds now
+  potluck limit up 10M                send at most 10 MiB a second
+  potluck limit down 200M@08-18       receive at most 200 MiB a second by day
+  potluck limit up 10M,200M@22-06:30  10 MiB, but 200 MiB a second by night
+  potluck limit up off                without limit again
+
+Units are K, M, G and T: KiB, MiB, GiB, TiB a second; a bare number is bytes.
+Hours are local time. What is set here holds until the peer ends.";
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  potluck up                             share ./share, and fetch when asked to
+  potluck up --share docs --sync both    keep docs as everybody who syncs has it
+  potluck up --sync receive --include '*.iso'
+  potluck up --on-complete ./unpack.sh
+
+--on-complete runs a program for each file that has come. Its arguments are the
+path, content id and length; also POTLUCK_PATH, POTLUCK_CONTENT_ID, POTLUCK_LEN.";
+
+const SYNC_EXAMPLES: &str = "\
+Examples:
+  potluck sync            how it stands, and what each peer lacks
+  potluck sync both       keep this folder the same as everybody's from now on
+  potluck sync off        stop; the files stay
+  potluck sync confirm    the deletes that were held back are meant
+  potluck sync restore    they are not: bring those files back
+
+What is set here holds until the peer ends; up --sync says what it starts with.";
+
 /// Share a folder, and fetch what others share, from every owner at once.
 #[derive(Debug, Parser)]
 #[command(name = "potluck", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 110)]
@@ -65,41 +158,87 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub action: Action,
+    /// The settings that hold, for `config`.
+    #[arg(skip)]
+    pub effective: Option<Effective>,
 }
 
+/// Settings of a peer stand in the table `[peer]`; the flags of `up` are settings too.
+const SCOPE: Scope = Scope { table: "peer", verb: Some("up") };
+
 /// Flags that go before or after any verb.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// The folder to share and to download into
     #[arg(long, global = true, env = "POTLUCK_SHARE", value_name = "DIR", default_value = "./share")]
     pub share: PathBuf,
-    /// A tracker, as URL or HOST:PORT; repeat it for several (in the environment separated by commas)
+    /// A tracker, as URL or HOST:PORT; repeat it for several (in the environment separated by commas).
+    /// Without any, one is looked for on the network, and `up` and `shell` host one if there is none
     #[arg(long = "tracker", global = true, env = "POTLUCK_TRACKER", value_name = "URL", value_delimiter = ',',
-        default_value = DEFAULT_TRACKER, value_parser = parse_tracker)]
+        value_parser = parse_tracker)]
     pub trackers: Vec<String>,
+    /// Which of several swarms on the network a tracker is looked for
+    #[arg(long, global = true, env = "POTLUCK_SWARM", value_name = "NAME", default_value = "default")]
+    pub swarm: SwarmName,
     /// What others call this peer [default: the host's name]
     #[arg(long, global = true, env = "POTLUCK_NAME", value_name = "NAME", value_parser = parse_name)]
     pub name: Option<String>,
     /// The address to serve others at; port 0 takes any free one
-    #[arg(long, global = true, env = "POTLUCK_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:0")]
+    #[arg(long, global = true, env = "POTLUCK_LISTEN", value_name = "ADDR:PORT", default_value = "0.0.0.0:0",
+        value_parser = parse_listen)]
     pub listen: SocketAddr,
     /// The address to give others, if it is not the one the tracker sees
     #[arg(long, global = true, env = "POTLUCK_ADVERTISE", value_name = "HOST[:PORT]")]
     pub advertise: Option<Advertise>,
+    /// Send at most this much a second: 10M (MiB), by time of day 200M@08-18, several with commas, or off
+    #[arg(long, global = true, env = "POTLUCK_LIMIT_UP", value_name = "RATE", default_value = "off")]
+    pub limit_up: Limit,
+    /// Receive at most this much a second, written the same way
+    #[arg(long, global = true, env = "POTLUCK_LIMIT_DOWN", value_name = "RATE", default_value = "off")]
+    pub limit_down: Limit,
     /// Write a daily log file into this folder
     #[arg(long, global = true, env = "POTLUCK_LOG_DIR", value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
+    /// How log lines are written: text, or json for programs that gather them
+    #[arg(long, global = true, env = "POTLUCK_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: log::Format,
+    /// The file of settings [default: ~/.config/potluck/potluck.toml, or else /etc/potluck/potluck.toml]
+    #[arg(long, global = true, env = "POTLUCK_CONFIG", value_name = "FILE")]
+    pub config: Option<OsString>,
     /// Answer in JSON, for programs
     #[arg(long, global = true, env = "POTLUCK_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
+    /// Which of the flags that say what a peer starts with were typed. Not those of the environment: it is the same for the
+    /// peer and for all verbs, and meant for whichever it concerns.
+    #[arg(skip)]
+    pub typed_for_start: Vec<&'static str>,
 }
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Run the peer: share the folder and serve others, until Ctrl-C or `stop`
-    Up,
+    #[command(after_help = UP_EXAMPLES)]
+    Up {
+        /// Keep the share folder the same as those of all other peers that sync
+        #[arg(long, env = "POTLUCK_SYNC", value_name = "HOW", value_enum)]
+        sync: Option<SyncHow>,
+        /// With --sync receive: only what matches this glob; repeat it for several
+        #[arg(long, value_name = "GLOB")]
+        include: Vec<String>,
+        /// With --sync receive: nothing that matches this glob; repeat it for several
+        #[arg(long, value_name = "GLOB")]
+        exclude: Vec<String>,
+        /// How many days the trash keeps what sync deleted or overwrote here; the oldest goes earlier if it fills a tenth of
+        /// the disk, but nothing within a day
+        #[arg(long, env = "POTLUCK_TRASH_DAYS", value_name = "DAYS", default_value_t = 30,
+            value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        trash_days: u32,
+        /// Run this program for each file that has come
+        #[arg(long, env = "POTLUCK_ON_COMPLETE", value_name = "PROG")]
+        on_complete: Option<PathBuf>,
+    },
     /// Open the interactive shell; reads commands from standard input when that is not a terminal
     Shell,
     /// List files known to the tracker: name, size, owners, whether we hold them
@@ -112,8 +251,11 @@ pub enum Action {
     #[command(after_help = DOWNLOAD_EXAMPLES)]
     Download {
         /// Names, globs, folders with a trailing slash, content ids, or NAME@ID-PREFIX
-        #[arg(required = true, value_name = "NAME")]
+        #[arg(required_unless_present = "origin", value_name = "NAME")]
         names: Vec<String>,
+        /// From this http(s) URL as well, or from it alone if nobody holds the file yet; without a NAME, the one it ends in
+        #[arg(long, value_name = "URL", conflicts_with_all = ["single", "from"])]
+        origin: Option<OriginUrl>,
         /// From one owner only, whichever that is
         #[arg(long, conflicts_with = "from")]
         single: bool,
@@ -123,6 +265,9 @@ pub enum Action {
         /// Where to put it: a file's path, or a folder that exists
         #[arg(short, long, value_name = "PATH")]
         output: Option<PathBuf>,
+        /// Run this program for each file, with its path, content id and length; no shell is involved
+        #[arg(long, value_name = "PROG")]
+        on_complete: Option<PathBuf>,
     },
     /// Print our own address, a peer's, or those of a file's owners
     Getip {
@@ -134,6 +279,76 @@ pub enum Action {
     Peers,
     /// Show what this peer is doing: transfers, rates, trackers
     Status,
+    /// Show or change what the running peer sends and receives at most
+    #[command(after_help = LIMIT_EXAMPLES)]
+    Limit {
+        /// Which limit is to be another
+        #[arg(requires = "rate")]
+        direction: Option<Way>,
+        /// The limit from now on
+        rate: Option<Limit>,
+    },
+    /// Show how folder sync stands, or change how the running peer syncs
+    #[command(after_help = SYNC_EXAMPLES)]
+    Sync {
+        /// What is to be another
+        change: Option<SyncWord>,
+    },
+    /// List names under which several versions stand
+    Conflicts {
+        /// Only what matches: a part of the name, a glob, or a folder with a trailing slash
+        pattern: Option<String>,
+    },
+    /// List what sync deleted or overwrote here, or bring it back
+    #[command(args_conflicts_with_subcommands = true)]
+    Trash {
+        /// Only what matches: a part of the name, a glob, or a folder with a trailing slash
+        pattern: Option<String>,
+        /// What to do, if not to list
+        #[command(subcommand)]
+        action: Option<TrashAction>,
+    },
+    /// Wait until this peer holds all files of the synced folder (for scripts)
+    Wait {
+        /// Only what matches: a part of the name, a glob, or a folder with a trailing slash
+        pattern: Option<String>,
+        /// Until every peer that syncs holds them
+        #[arg(long)]
+        all: bool,
+    },
+    /// Print content ids of what we share, for `b3sum --check`
+    #[command(after_help = MANIFEST_EXAMPLES)]
+    Manifest {
+        /// Only what matches: a part of the name, a glob, or a folder with a trailing slash
+        pattern: Option<String>,
+        /// Of what the tracker lists, whoever has it
+        #[arg(long)]
+        everybody: bool,
+    },
+    /// Print content ids of any files, as b3sum does; no peer is needed
+    Hash {
+        /// Files; - is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Look at folder, disk, limits, trackers, clock and ports, and say what to mend
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor,
+    /// Print the settings that hold, and where each is from
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config,
+    /// Print the script that completes potluck in a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the man pages
+    Man {
+        /// Into this folder, made if missing
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Hash again what we share, and say what is damaged
     Verify {
         /// Only what matches: a part of the name, a glob, or a folder with a trailing slash
@@ -143,7 +358,118 @@ pub enum Action {
     Stop,
 }
 
+/// What `trash` does besides listing.
+#[derive(Debug, Subcommand)]
+pub enum TrashAction {
+    /// Bring files back to where they stood
+    Restore {
+        /// Where they stood, or what they are called in the trash
+        #[arg(required = true, value_name = "NAME")]
+        items: Vec<String>,
+    },
+}
+
+/// How to sync, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SyncHow {
+    /// Give changes and take those of others
+    Both,
+    /// Only give
+    Send,
+    /// Only take
+    Receive,
+}
+
+/// What `sync` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SyncWord {
+    /// Give changes and take those of others
+    Both,
+    /// Only give
+    Send,
+    /// Only take
+    Receive,
+    /// Do not sync any more
+    Off,
+    /// The deletes that were held back are meant
+    Confirm,
+    /// They are not: bring those files back
+    Restore,
+}
+
+impl SyncHow {
+    /// The same for a peer.
+    pub const fn mode(self) -> SyncMode {
+        match self {
+            Self::Both => SyncMode::Both,
+            Self::Send => SyncMode::Send,
+            Self::Receive => SyncMode::Receive,
+        }
+    }
+}
+
+impl SyncWord {
+    const fn change(self) -> SyncChange {
+        match self {
+            Self::Both => SyncChange::Mode(SyncMode::Both),
+            Self::Send => SyncChange::Mode(SyncMode::Send),
+            Self::Receive => SyncChange::Mode(SyncMode::Receive),
+            Self::Off => SyncChange::Off,
+            Self::Confirm => SyncChange::Confirm,
+            Self::Restore => SyncChange::Restore,
+        }
+    }
+}
+
+/// A direction as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// What is sent
+    Up,
+    /// What is received
+    Down,
+}
+
+impl Cli {
+    /// What was typed; with help, a version or a mistake the process ends.
+    pub fn of_process() -> Self {
+        let args: Vec<_> = std::env::args_os().collect();
+        let settings = Settings::of(&Self::command(), SCOPE, &args, |name| std::env::var_os(name));
+        settings
+            .map_err(clap::Error::from)
+            .and_then(|settings| Self::of(&args, &settings))
+            .unwrap_or_else(|error| with_alias(error).exit())
+    }
+
+    fn of(args: &[OsString], settings: &Settings) -> Result<Self, clap::Error> {
+        let command = settings.under(Self::command(), SCOPE);
+        let matches = command.clone().try_get_matches_from(args)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))?;
+        let after_verb = matches.subcommand().map(|(_, matches)| matches);
+        let is_typed = |matches: &ArgMatches, id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let is_typed = |id| is_typed(&matches, id) || after_verb.is_some_and(|matches| is_typed(matches, id));
+        let typed = START_FLAGS.into_iter().filter(|(id, _)| is_typed(*id)).map(|(_, flag)| flag);
+        cli.global.typed_for_start = typed.collect();
+        if matches!(cli.action, Action::Config) {
+            cli.effective = Some(settings.effective(&command, SCOPE, args)?);
+        }
+        Ok(cli)
+    }
+}
+
 impl Global {
+    /// What to say when a peer runs already: flags that do nothing then. Of limits, what does it.
+    pub fn ignored(&self) -> Option<String> {
+        let flags = &self.typed_for_start;
+        let verb = if flags.len() == 1 { "does" } else { "do" };
+        let hint = match flags.iter().any(|flag| flag.starts_with("--limit")) {
+            true => "; `potluck limit` changes limits",
+            false => "",
+        };
+        let joined = flags.join(", ");
+        (!flags.is_empty()).then(|| format!("{joined} {verb} nothing here: a peer runs on this folder already{hint}"))
+    }
+
     /// What a peer in this process is told.
     ///
     /// # Errors
@@ -157,31 +483,65 @@ impl Global {
             })?,
         };
         let (share, trackers, advertise) = (self.share.clone(), self.trackers.clone(), self.advertise.clone());
-        Ok(Config { share, trackers, name, advertise, ..Config::default() })
+        let (limit_up, limit_down) = (self.limit_up.clone(), self.limit_down.clone());
+        let discovery = DiscoveryConfig { swarm: self.swarm.clone(), ..DiscoveryConfig::default() };
+        let discovery = trackers.is_empty().then_some(discovery);
+        Ok(Config { share, trackers, discovery, name, advertise, limit_up, limit_down, ..Config::default() })
     }
 }
 
 impl Action {
-    /// The verb for a peer, if this is one; `up` and `shell` are not. Paths are taken from the folder `base`.
+    /// The verb for a peer, if this is one; what runs a peer or needs none is not. Paths are taken from the folder `base`.
     pub fn verb(self, base: &Path) -> Option<Verb> {
         Some(match self {
-            Self::Up | Self::Shell => return None,
+            Self::Up { .. }
+            | Self::Shell
+            | Self::Hash { .. }
+            | Self::Doctor
+            | Self::Config
+            | Self::Completions { .. }
+            | Self::Man { .. } => return None,
             Self::Show { pattern } => Verb::Show { pattern },
-            Self::Download { names, single, from, output } => {
+            Self::Download { names, origin, single, from, output, .. } => {
                 let from = match (single, from) {
                     (true, _) => From::Single,
                     (false, Some(peer)) => From::Peer(peer),
                     (false, None) => From::All,
                 };
-                Verb::Download(Download { names, from, output: output.map(|path| base.join(path)) })
+                Verb::Download(Download { names, from, output: output.map(|path| base.join(path)), origin })
             }
             Self::Getip { target } => Verb::Getip { target },
             Self::Peers => Verb::Peers,
             Self::Status => Verb::Status,
+            Self::Limit { direction, rate } => {
+                let direction = direction.map(|way| match way {
+                    Way::Up => Direction::Up,
+                    Way::Down => Direction::Down,
+                });
+                Verb::Limit { change: direction.zip(rate).map(|(direction, limit)| LimitChange { direction, limit }) }
+            }
+            Self::Sync { change } => Verb::Sync { change: change.map(SyncWord::change) },
+            Self::Conflicts { pattern } => Verb::Conflicts { pattern },
+            Self::Trash { action: Some(TrashAction::Restore { items }), .. } => Verb::Restore { items },
+            Self::Trash { pattern, action: None } => Verb::Trash { pattern },
+            Self::Wait { pattern, all } => Verb::Wait { pattern, all },
+            Self::Manifest { pattern, everybody } => Verb::Manifest { pattern, swarm: everybody },
             Self::Verify { pattern } => Verb::Verify { pattern },
             Self::Stop => Verb::Stop,
         })
     }
+}
+
+/// Whoever types `ls` or `get` is told which verb is meant, as in the shell.
+fn with_alias(mut error: clap::Error) -> clap::Error {
+    let meant = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => alias(word).filter(|verb| Cli::command().find_subcommand(verb).is_some()),
+        _ => None,
+    };
+    if let Some(verb) = meant {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![verb.to_owned()]));
+    }
+    error
 }
 
 /// A tracker's base URL, from a URL or `HOST:PORT`, without a slash at its end.
@@ -214,7 +574,6 @@ fn host_name() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn flags_are_consistent() {
@@ -239,7 +598,10 @@ mod tests {
     }
 
     fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from([&["potluck"], line].concat())
+        Cli::of(
+            &[&["potluck"], line].concat().into_iter().map(OsString::from).collect::<Vec<_>>(),
+            &Settings::default(),
+        )
     }
 
     #[test]
@@ -249,8 +611,14 @@ mod tests {
         };
         let download = |names: &[&str], from, output: Option<&str>| {
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            Some(Verb::Download(Download { names, from, output: output.map(PathBuf::from) }))
+            Some(Verb::Download(Download { names, from, output: output.map(PathBuf::from), origin: None }))
         };
+        let with_origin = |names: &[&str], url: &str| {
+            let (names, origin) = (names.iter().map(|name| (*name).to_owned()).collect(), Some(url.parse().unwrap()));
+            Some(Verb::Download(Download { names, origin, ..Download::default() }))
+        };
+        check(&["download", "--origin", "https://h/x"], with_origin(&[], "https://h/x"));
+        check(&["download", "a", "--origin=http://h"], with_origin(&["a"], "http://h"));
         check(&["up"], None);
         check(&["show"], Some(Verb::Show { pattern: None }));
         check(&["show", "--json", "--", "--option"], Some(Verb::Show { pattern: Some("--option".into()) }));
@@ -261,6 +629,20 @@ mod tests {
             &["download", "--from", "node2", "a", "-o", "/x"],
             download(&["a"], From::Peer("node2".into()), Some("/x")),
         );
+        let limit = |direction, limit: &str| {
+            Some(Verb::Limit { change: Some(LimitChange { direction, limit: limit.parse().unwrap() }) })
+        };
+        check(&["limit"], Some(Verb::Limit { change: None }));
+        check(&["limit", "up", "10M"], limit(Direction::Up, "10M"));
+        check(&["limit", "down", "1M, 200M@22-06"], limit(Direction::Down, "1M,200M@22-06"));
+        check(&["limit", "down", "off"], limit(Direction::Down, "off"));
+        check(&["sync"], Some(Verb::Sync { change: None }));
+        check(&["sync", "receive"], Some(Verb::Sync { change: Some(SyncChange::Mode(SyncMode::Receive)) }));
+        check(&["sync", "restore"], Some(Verb::Sync { change: Some(SyncChange::Restore) }));
+        check(&["trash"], Some(Verb::Trash { pattern: None }));
+        check(&["trash", "*.txt"], Some(Verb::Trash { pattern: Some("*.txt".into()) }));
+        check(&["trash", "restore", "a", "b"], Some(Verb::Restore { items: vec!["a".into(), "b".into()] }));
+        check(&["wait", "--all", "x/"], Some(Verb::Wait { pattern: Some("x/".into()), all: true }));
         check(&["stop", "--share", "/y"], Some(Verb::Stop));
     }
 
@@ -270,17 +652,39 @@ mod tests {
             &["download"][..],
             &["download", "--single", "--from", "b", "a"],
             &["download", "--option"],
+            &["download", "--origin", "ftp://h/x"],
+            &["download", "--origin", "h/x"],
+            &["download", "a", "--origin", "http://h/x", "--single"],
+            &["download", "a", "--origin", "http://h/x", "--from", "b"],
             &["show", "a", "b"],
             &["peers", "--name", "a/b"],
             &["peers", "--name", ""],
             &["peers", "--tracker", "https://x"],
             &["peers", "--listen", "7700"],
             &["peers", "--advertise", "http://x"],
+            &["limit", "up"],
+            &["limit", "10M"],
+            &["limit", "up", "10"],
+            &["up", "--limit-up", "10MB"],
+            &["up", "--limit-down", "10M@8"],
             &["fetch", "x"],
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line:?}");
         }
         assert_eq!(parse(&[]).unwrap_err().kind(), clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+    }
+
+    #[test]
+    fn what_people_type_elsewhere() {
+        let check = |word: &str, want: Option<&str>| {
+            let said = with_alias(parse(&[word]).unwrap_err()).to_string();
+            let tip = said.lines().find_map(|line| line.trim().strip_prefix("tip: a similar subcommand exists: "));
+            assert_eq!(tip, want, "{said}");
+        };
+        check("ls", Some("'show'"));
+        check("get", Some("'download'"));
+        check("shwo", Some("'show'"));
+        check("quit", None); // Of the shell only.
     }
 
     #[test]
@@ -290,7 +694,7 @@ mod tests {
         insta::assert_snapshot!("help", command().render_long_help());
         let mut all = command();
         all.build();
-        for verb in ["download", "show"] {
+        for verb in ["up", "download", "show", "sync", "trash", "limit", "config"] {
             let verb_help = all.find_subcommand_mut(verb).unwrap().render_long_help();
             insta::assert_snapshot!(format!("help_{verb}"), verb_help);
         }
@@ -298,9 +702,35 @@ mod tests {
 
     #[test]
     fn help_keeps_its_lines() {
-        for text in [EXAMPLES, DOWNLOAD_EXAMPLES, SHOW_EXAMPLES] {
+        for text in [
+            EXAMPLES,
+            DOWNLOAD_EXAMPLES,
+            SHOW_EXAMPLES,
+            LIMIT_EXAMPLES,
+            UP_EXAMPLES,
+            SYNC_EXAMPLES,
+            CONFIG_EXAMPLES,
+            DOCTOR_EXAMPLES,
+        ] {
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         }
+    }
+
+    #[test]
+    fn flags_that_a_running_peer_ignores() {
+        let check = |line: &[&str], want: Option<&str>| {
+            assert_eq!(parse(line).unwrap().global.ignored().as_deref(), want, "{line:?}");
+        };
+        check(&["show", "--share", "/s", "--json"], None);
+        check(&["show", "--name", "n"], Some("--name does nothing here: a peer runs on this folder already"));
+        check(
+            &["--listen", "127.0.0.1:0", "peers", "--tracker", "a", "--tracker", "b"],
+            Some("--tracker, --listen do nothing here: a peer runs on this folder already"),
+        );
+        check(
+            &["--limit-up", "1M", "status"],
+            Some("--limit-up does nothing here: a peer runs on this folder already; `potluck limit` changes limits"),
+        );
     }
 
     #[test]
@@ -308,6 +738,9 @@ mod tests {
         let cli =
             parse(&["up", "--share", "/s", "--name", "n", "--tracker", "a:1", "--tracker", "http://b:2"]).unwrap();
         let config = cli.global.config().unwrap();
+        assert_eq!((config.limit_up, config.limit_down), (Limit::OFF, Limit::OFF));
+        let limited = parse(&["up", "--limit-up", "10M", "--limit-down", "200M@08-18"]).unwrap().global;
+        assert_eq!((limited.limit_up.to_string(), limited.limit_down.to_string()), ("10M".into(), "200M@08-18".into()));
         assert_eq!((config.share, config.name.as_str()), (PathBuf::from("/s"), "n"));
         assert_eq!(config.trackers, ["http://a:1", "http://b:2"]);
         assert!(host_name().is_none_or(|name| is_valid_name(&name)));

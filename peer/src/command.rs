@@ -11,14 +11,39 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::verb::{Download, Failed, FailureKind, From, Verb};
+use crate::limit::schedule::Limit;
+use crate::origin::url::OriginUrl;
+use potluck_common::protocol::SyncMode;
+
+use crate::verb::{Direction, Download, Failed, FailureKind, From, LimitChange, SyncChange, Verb};
 
 /// The verbs of the shell, in the order in which help lists them.
-pub const VERBS: [&str; 9] = ["show", "download", "getip", "peers", "status", "verify", "stop", "help", "exit"];
+pub const VERBS: [&str; 16] = [
+    "show",
+    "download",
+    "getip",
+    "peers",
+    "status",
+    "sync",
+    "conflicts",
+    "trash",
+    "wait",
+    "limit",
+    "manifest",
+    "hash",
+    "verify",
+    "stop",
+    "help",
+    "exit",
+];
+/// What `sync` takes.
+pub const SYNC_WORDS: [&str; 6] = ["both", "send", "receive", "off", "confirm", "restore"];
+/// The directions of `limit`.
+pub const DIRECTIONS: [&str; 2] = ["up", "down"];
 /// The flags of `download`.
-pub const DOWNLOAD_FLAGS: [&str; 3] = ["--single", "--from", "-o"];
+pub const DOWNLOAD_FLAGS: [&str; 4] = ["--single", "--from", "--origin", "-o"];
 /// What people type for our verbs elsewhere.
-const ALIASES: [(&str, &str); 11] = [
+const ALIASES: [(&str, &str); 18] = [
     ("quit", "exit"),
     ("q", "exit"),
     ("ls", "show"),
@@ -29,8 +54,17 @@ const ALIASES: [(&str, &str); 11] = [
     ("who", "peers"),
     ("ip", "getip"),
     ("check", "verify"),
+    ("b3sum", "hash"),
+    ("sums", "manifest"),
+    ("bwlimit", "limit"),
+    ("throttle", "limit"),
+    ("speed", "limit"),
+    ("undelete", "trash"),
+    ("mirror", "sync"),
     ("?", "help"),
 ];
+/// What `potluck` takes on the command line only.
+const ELSEWHERE: [&str; 5] = ["up", "doctor", "config", "completions", "man"];
 /// Words less alike than this are not offered as what was meant.
 const ALIKE: f64 = 0.75;
 
@@ -41,6 +75,8 @@ pub enum Command {
     Nothing,
     /// Something for the peer.
     Verb(Verb),
+    /// Content ids of files on this machine, for which no peer is needed.
+    Hash(Vec<PathBuf>),
     /// Help, about a verb or all.
     Help(Option<&'static str>),
     /// Leave the shell.
@@ -138,6 +174,13 @@ pub fn parse(line: &str) -> Result<Command, Failed> {
         "getip" => Verb::Getip { target: at_most_one("getip", "[PEER or NAME]", rest)? },
         "peers" => no_more("peers", &rest, Verb::Peers)?,
         "status" => no_more("status", &rest, Verb::Status)?,
+        "limit" => Verb::Limit { change: parse_limit(&rest)? },
+        "sync" => Verb::Sync { change: parse_sync(rest)? },
+        "conflicts" => Verb::Conflicts { pattern: at_most_one("conflicts", "[PATTERN]", rest)? },
+        "trash" => parse_trash(rest)?,
+        "wait" => parse_wait(rest)?,
+        "manifest" => parse_manifest(rest)?,
+        "hash" => return parse_hash(rest),
         "verify" => Verb::Verify { pattern: at_most_one("verify", "[PATTERN]", rest)? },
         "stop" => no_more("stop", &rest, Verb::Stop)?,
         "exit" | "quit" => return no_more("exit", &rest, Command::Exit),
@@ -154,7 +197,7 @@ pub fn parse(line: &str) -> Result<Command, Failed> {
 }
 
 fn parse_download(words: Vec<String>) -> Result<Download, Failed> {
-    let mut download = Download { names: Vec::new(), from: From::All, output: None };
+    let mut download = Download::default();
     let mut single = false;
     let mut peer = None;
     let mut words = words.into_iter();
@@ -175,6 +218,18 @@ fn parse_download(words: Vec<String>) -> Result<Download, Failed> {
                     );
                 }
             },
+            "--origin" => match attached.or_else(|| words.next()).map(|url| url.parse::<OriginUrl>()) {
+                Some(Ok(url)) => download.origin = Some(url),
+                Some(Err(error)) => {
+                    return usage(error.to_string(), "For example: download --origin https://example.org/film.mkv.");
+                }
+                None => {
+                    return usage(
+                        "--origin needs a URL",
+                        "For example: download --origin https://example.org/film.mkv.",
+                    );
+                }
+            },
             "-o" | "--output" => match attached.or_else(|| words.next()) {
                 Some(path) if !path.is_empty() => download.output = Some(PathBuf::from(path)),
                 _ => return usage("-o needs a path", "For example: download -o /tmp/copy NAME."),
@@ -183,7 +238,7 @@ fn parse_download(words: Vec<String>) -> Result<Download, Failed> {
                 let hint = match nearest(flag, DOWNLOAD_FLAGS) {
                     Some(meant) => format!("Did you mean {meant}? If it is a name: download -- {}", quote(&word)),
                     None => format!(
-                        "Flags are --single, --from PEER, -o PATH. If it is a name: download -- {}",
+                        "Flags are --single, --from PEER, --origin URL, -o PATH. If it is a name: download -- {}",
                         quote(&word)
                     ),
                 };
@@ -198,13 +253,96 @@ fn parse_download(words: Vec<String>) -> Result<Download, Failed> {
         (false, Some(name)) => From::Peer(name),
         (false, None) => From::All,
     };
-    if download.names.is_empty() {
+    if download.origin.is_some() && download.from != From::All {
+        return usage("--origin is one owner besides all others", "Leave --single and --from away.");
+    }
+    if download.names.is_empty() && download.origin.is_none() {
         return usage("download needs a name", "`show` lists what there is; Tab completes names.");
     }
     if download.names.iter().any(String::is_empty) {
         return usage("a name is empty", "`show` lists what there is.");
     }
     Ok(download)
+}
+
+fn parse_limit(words: &[String]) -> Result<Option<LimitChange>, Failed> {
+    const HINT: &str = "For example: limit up 10M, limit down 200M@08-18, limit up off.";
+    let Some((direction, rate)) = words.split_first() else { return Ok(None) };
+    let direction = match direction.as_str() {
+        "up" => Direction::Up,
+        "down" => Direction::Down,
+        other => return usage(format!("limit takes up or down, not {}", quote(other)), HINT),
+    };
+    if rate.is_empty() {
+        return usage(format!("limit {} needs a rate", words.join(" ")), HINT);
+    }
+    // A list may have spaces after its commas.
+    match rate.join(" ").parse::<Limit>() {
+        Ok(limit) => Ok(Some(LimitChange { direction, limit })),
+        Err(error) => usage(error.to_string(), HINT),
+    }
+}
+
+fn parse_sync(words: Vec<String>) -> Result<Option<SyncChange>, Failed> {
+    let Some(word) = at_most_one("sync", "[both|send|receive|off|confirm|restore]", words)? else { return Ok(None) };
+    Ok(Some(match word.as_str() {
+        "both" => SyncChange::Mode(SyncMode::Both),
+        "send" => SyncChange::Mode(SyncMode::Send),
+        "receive" => SyncChange::Mode(SyncMode::Receive),
+        "off" => SyncChange::Off,
+        "confirm" => SyncChange::Confirm,
+        "restore" => SyncChange::Restore,
+        other => {
+            let hint = match nearest(other, SYNC_WORDS) {
+                Some(meant) => format!("Did you mean: sync {meant}?"),
+                None => {
+                    "sync takes both, send, receive, off, confirm or restore; alone it shows how sync stands.".into()
+                }
+            };
+            return usage(format!("sync does not know {}", quote(other)), hint);
+        }
+    }))
+}
+
+fn parse_trash(mut words: Vec<String>) -> Result<Verb, Failed> {
+    if words.first().is_none_or(|word| word != "restore") {
+        return Ok(Verb::Trash { pattern: at_most_one("trash", "[PATTERN]", words)? });
+    }
+    words.remove(0);
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    if words.is_empty() {
+        return usage("trash restore needs a name", "`trash` lists what there is: trash restore NAME…");
+    }
+    Ok(Verb::Restore { items: words })
+}
+
+fn parse_wait(mut words: Vec<String>) -> Result<Verb, Failed> {
+    let all = words.first().is_some_and(|word| word == "--all");
+    if all {
+        words.remove(0);
+    }
+    Ok(Verb::Wait { pattern: at_most_one("wait", "[--all] [PATTERN]", words)?, all })
+}
+
+fn parse_manifest(mut words: Vec<String>) -> Result<Verb, Failed> {
+    let swarm = words.first().is_some_and(|word| word == "--everybody");
+    if swarm {
+        words.remove(0);
+    }
+    Ok(Verb::Manifest { pattern: at_most_one("manifest", "[--everybody] [PATTERN]", words)?, swarm })
+}
+
+fn parse_hash(mut words: Vec<String>) -> Result<Command, Failed> {
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    // In the shell, standard input is the commands themselves.
+    if words.is_empty() || words.iter().any(|word| word.is_empty() || word == "-") {
+        return usage("hash needs a file", "For example: hash /tmp/film.mkv. `manifest` is for what we share.");
+    }
+    Ok(Command::Hash(words.into_iter().map(PathBuf::from).collect()))
 }
 
 fn at_most_one(verb: &str, takes: &str, mut words: Vec<String>) -> Result<Option<String>, Failed> {
@@ -230,9 +368,17 @@ fn no_more<T>(verb: &str, words: &[String], value: T) -> Result<T, Failed> {
     }
 }
 
+/// The verb for a word that means one elsewhere.
+pub fn alias(word: &str) -> Option<&'static str> {
+    ALIASES.iter().find(|(alias, _)| *alias == word).map(|(_, verb)| *verb)
+}
+
 fn unknown(word: &str) -> Failed {
-    let alias = ALIASES.iter().find(|(alias, _)| *alias == word).map(|(_, verb)| *verb);
-    let hint = match alias.or_else(|| nearest(&word.to_lowercase(), VERBS)) {
+    if let Some(verb) = ELSEWHERE.iter().find(|verb| **verb == word) {
+        let hint = format!("Outside of this shell: potluck {verb}");
+        return Failed::new(FailureKind::Usage, format!("{verb} is for the command line"), hint);
+    }
+    let hint = match alias(word).or_else(|| nearest(&word.to_lowercase(), VERBS)) {
         Some(verb) => format!("Did you mean {verb}? `help` lists the verbs."),
         None => "`help` lists the verbs.".to_owned(),
     };
@@ -284,8 +430,14 @@ mod tests {
         let show = |pattern: Option<&str>| Command::Verb(Verb::Show { pattern: pattern.map(Into::into) });
         let download = |names: &[&str], from, output: Option<&str>| {
             let names = names.iter().map(|name| (*name).to_owned()).collect();
-            Command::Verb(Verb::Download(Download { names, from, output: output.map(Into::into) }))
+            Command::Verb(Verb::Download(Download { names, from, output: output.map(Into::into), origin: None }))
         };
+        let with_origin = |names: &[&str]| {
+            let (names, origin) = (names.iter().map(|name| (*name).to_owned()).collect(), "https://h/x".parse().ok());
+            Command::Verb(Verb::Download(Download { names, origin, ..Download::default() }))
+        };
+        check("download --origin https://h/x", with_origin(&[]));
+        check("download a --origin=https://h/x", with_origin(&["a"]));
         check("", Command::Nothing);
         check("show", show(None));
         check("show *.ogg", show(Some("*.ogg")));
@@ -301,8 +453,33 @@ mod tests {
         check("download a=b", download(&["a=b"], From::All, None));
         check("getip", Command::Verb(Verb::Getip { target: None }));
         check("getip node2", Command::Verb(Verb::Getip { target: Some("node2".into()) }));
+        let manifest =
+            |pattern: Option<&str>, swarm| Command::Verb(Verb::Manifest { pattern: pattern.map(Into::into), swarm });
+        check("manifest", manifest(None, false));
+        check("manifest --everybody *.iso", manifest(Some("*.iso"), true));
+        check("hash a 'b c'", Command::Hash(vec!["a".into(), "b c".into()]));
+        check("hash -- -x", Command::Hash(vec!["-x".into()]));
+        assert!(parse("hash").is_err() && parse("hash -").is_err() && parse("manifest a b").is_err());
         check("peers", Command::Verb(Verb::Peers));
         check("status", Command::Verb(Verb::Status));
+        let limit = |direction, limit: &str| {
+            Command::Verb(Verb::Limit { change: Some(LimitChange { direction, limit: limit.parse().unwrap() }) })
+        };
+        check("limit", Command::Verb(Verb::Limit { change: None }));
+        check("limit up 10M", limit(Direction::Up, "10M"));
+        check("limit down off", limit(Direction::Down, "off"));
+        check("limit up 1M, 200M@08-18", limit(Direction::Up, "1M,200M@08-18"));
+        let sync = |change| Command::Verb(Verb::Sync { change });
+        check("sync", sync(None));
+        check("sync both", sync(Some(SyncChange::Mode(SyncMode::Both))));
+        check("sync off", sync(Some(SyncChange::Off)));
+        check("sync confirm", sync(Some(SyncChange::Confirm)));
+        check("conflicts", Command::Verb(Verb::Conflicts { pattern: None }));
+        check("trash *.txt", Command::Verb(Verb::Trash { pattern: Some("*.txt".into()) }));
+        check("trash restore a 'b c'", Command::Verb(Verb::Restore { items: vec!["a".into(), "b c".into()] }));
+        check("trash restore -- restore", Command::Verb(Verb::Restore { items: vec!["restore".into()] }));
+        check("wait", Command::Verb(Verb::Wait { pattern: None, all: false }));
+        check("wait --all docs/", Command::Verb(Verb::Wait { pattern: Some("docs/".into()), all: true }));
         check("verify docs/", Command::Verb(Verb::Verify { pattern: Some("docs/".into()) }));
         check("stop", Command::Verb(Verb::Stop));
         check("help", Command::Help(None));
@@ -331,8 +508,18 @@ mod tests {
             "download --from",
             "download a -o",
             "download --single --from b a",
+            "download --origin",
+            "download --origin example.org/a",
+            "download a --single --origin http://h/a",
             "help me",
             "getip a b",
+            "limit off",
+            "limit up",
+            "limit up 10MB",
+            "limit down 10",
+            "limit up 10M@8",
+            "throttle",
+            "doctor",
         ] {
             let failed = parse(line).unwrap_err();
             assert_eq!(failed.kind, FailureKind::Usage);

@@ -111,7 +111,7 @@ async fn serve(stream: UnixStream, executor: Executor, shutdown: &CancellationTo
             let message = format!("the running peer does not know that verb: {error}");
             let failed =
                 Failed::new(FailureKind::Usage, message, "Both sides must be of one version: restart the peer.");
-            return send(&mut writer, &Event::Failed(failed)).await;
+            return send(&mut writer, &[Event::Failed(failed)]).await;
         }
     };
     // A verb that ends the peer must still be answered.
@@ -119,8 +119,11 @@ async fn serve(stream: UnixStream, executor: Executor, shutdown: &CancellationTo
     let (events, mut answers) = mpsc::channel(MAX_EVENTS);
     let running = executor.run(verb, events);
     let sending = async {
-        while let Some(event) = answers.recv().await {
-            send(&mut writer, &event).await?;
+        // What came meanwhile goes out together: thousands of small files a second would else be as many writes.
+        let mut waiting = Vec::with_capacity(MAX_EVENTS);
+        while answers.recv_many(&mut waiting, MAX_EVENTS).await > 0 {
+            send(&mut writer, &waiting).await?;
+            waiting.clear();
         }
         Ok(())
     };
@@ -133,8 +136,11 @@ async fn serve(stream: UnixStream, executor: Executor, shutdown: &CancellationTo
     }
 }
 
-async fn send(writer: &mut (impl tokio::io::AsyncWrite + Unpin), event: &Event) -> io::Result<()> {
-    let mut line = serde_json::to_vec(event)?;
-    line.push(b'\n');
-    writer.write_all(&line).await
+async fn send(writer: &mut (impl tokio::io::AsyncWrite + Unpin), events: &[Event]) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for event in events {
+        serde_json::to_writer(&mut lines, event)?;
+        lines.push(b'\n');
+    }
+    writer.write_all(&lines).await
 }

@@ -1,21 +1,26 @@
 //! Carrying out verbs: each takes what was asked and tells events until it is done.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use potluck_common::SharePath;
-use potluck_common::protocol::{FileSummary, Files, PeerInfo};
-use tokio::sync::{mpsc, watch};
+use potluck_common::protocol::{Entry, FileSummary, Files, PeerInfo};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::discovery::gathered::FilesQuery;
 use crate::download::job::{Downloads, tell};
 use crate::download::owners::explain;
 use crate::download::pattern::{Filter, parse_filter};
+use crate::execute_sync::Sync;
+use crate::limit::{Limits, Throttle};
 use crate::share::hashing::{HashError, hash_file};
 use crate::share::sharing::LookAgain;
-use crate::verb::{Address, Event, Failed, FailureKind, Held, ShownContent, ShownFile, Status, TrackerStatus, Verb};
-use crate::wire::announce::Standing;
+use crate::verb::{
+    Address, Direction, Event, Failed, FailureKind, Held, LimitStatus, LimitsStatus, RefusedPaths, ShownContent,
+    ShownFile, Status, TrackerStatus, Verb,
+};
+use crate::wire::push::Refusals;
 use crate::wire::tracker_client::AskError;
 
 /// Names in one page of a list.
@@ -30,12 +35,12 @@ const MAX_NAMES: usize = 1_000;
 pub struct Executor {
     /// Fetching, and everything it works with.
     pub downloads: Downloads,
-    /// How each tracker stands to us, in the order of the configuration.
-    pub standings: Arc<[watch::Receiver<Standing>]>,
-    /// Our own address while no tracker has told us how it sees us.
-    pub listen_url: String,
     /// Told of files that are not what they were.
     pub look_again: LookAgain,
+    /// Folder sync.
+    pub sync: Sync,
+    /// What is sent and received at most.
+    pub limits: Limits,
     /// Ends the peer.
     pub shutdown: CancellationToken,
 }
@@ -58,7 +63,9 @@ impl Executor {
             Verb::Download(request) => self.downloads.run(&request, events).await,
             Verb::Getip { target } => self.getip(target.as_deref(), events).await,
             Verb::Peers => {
-                tell(events, Event::Peers { peers: self.peers().await? }).await;
+                let peers = self.peers().await?;
+                self.say_from_whom(events).await;
+                tell(events, Event::Peers { peers }).await;
                 Ok(())
             }
             Verb::Status => {
@@ -66,14 +73,33 @@ impl Executor {
                 tell(events, Event::Status(self.status())).await;
                 Ok(())
             }
+            Verb::Manifest { pattern, swarm: false } => self.manifest(pattern.as_deref(), events).await,
+            Verb::Manifest { pattern, swarm: true } => self.swarm_manifest(pattern.as_deref(), events).await,
             Verb::Verify { pattern } => self.verify(pattern.as_deref(), events).await,
             Verb::Names { prefix, limit } => {
                 let limit = limit.clamp(1, MAX_NAMES);
-                let files = self.page(&[("prefix", &prefix), ("limit", &limit.to_string())]).await?;
+                let files = self.page(&FilesQuery { prefix, limit, ..FilesQuery::default() }).await?;
                 let names = files.files.items.iter().map(|file| file.path.to_string()).collect();
                 tell(events, Event::Names { names }).await;
                 Ok(())
             }
+            Verb::Limit { change } => {
+                if let Some(change) = change {
+                    let throttle = match change.direction {
+                        Direction::Up => &self.limits.up,
+                        Direction::Down => &self.limits.down,
+                    };
+                    tracing::info!(direction = %change.direction, limit = %change.limit, "another limit");
+                    throttle.set(change.limit);
+                }
+                tell(events, Event::Limits(self.limits())).await;
+                Ok(())
+            }
+            Verb::Sync { change } => self.sync(change, events).await,
+            Verb::Conflicts { pattern } => self.conflicts(pattern.as_deref(), events).await,
+            Verb::Trash { pattern } => self.trash(pattern.as_deref(), events).await,
+            Verb::Restore { items } => self.restore(items, events).await,
+            Verb::Wait { pattern, all } => self.wait_for_sync(pattern.as_deref(), all, events).await,
             Verb::Stop => {
                 self.shutdown.cancel();
                 Ok(())
@@ -81,45 +107,103 @@ impl Executor {
         }
     }
 
-    async fn page(&self, query: &[(&str, &str)]) -> Result<Files, Failed> {
-        let files = self.downloads.ask(|tracker| async move { tracker.files(query).await }).await;
+    async fn page(&self, query: &FilesQuery) -> Result<Files, Failed> {
+        let files = self.downloads.directory.files(query).await;
         files.map_err(|error| explain(&error, "that"))
     }
 
     async fn show(&self, pattern: Option<&str>, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
-        let filter = parse_filter(pattern).map_err(|error| {
-            Failed::new(FailureKind::Usage, error.to_string(), "show takes a part of a name, a glob, or a folder/.")
-        })?;
-        let narrow = match &filter {
-            Filter::All => None,
-            Filter::Contains(text) => Some(("q", text.as_str())),
-            Filter::Prefix(text) => Some(("prefix", text.as_str())),
-            Filter::Glob(glob) => Some(("prefix", glob.prefix())),
-        };
+        let filter = filter("show", pattern)?;
         self.downloads.wait_for_scan().await;
-        let (limit, mut after) = (PAGE.to_string(), String::new());
-        loop {
-            let mut query = vec![("limit", limit.as_str())];
-            query.extend(narrow);
-            if !after.is_empty() {
-                query.push(("after", &after));
-            }
-            let page = self.page(&query).await?;
-            if page.files.n_refused > 0 {
-                let message = format!("{} names that no share folder can have are left out", page.files.n_refused);
-                tell(events, Event::Notice { message }).await;
-            }
-            let wanted = page.files.items.into_iter().filter(|file| match &filter {
-                Filter::Glob(glob) => glob.matches(&file.path),
-                _ => true,
-            });
-            let files = wanted.map(|file| self.shown(file)).collect();
+        let mut next = Some(String::new());
+        while let Some(after) = next {
+            let files;
+            (files, next) = self.listed(&filter, &after, events).await?;
+            let files = files.into_iter().map(|file| self.shown(file)).collect();
             tell(events, Event::Files { files }).await;
-            match page.next {
-                Some(next) if next > after => after = next,
-                _ => return Ok(()),
-            }
         }
+        Ok(())
+    }
+
+    /// A page of the files after the name `after` that the tracker lists and that match, and where the next one begins.
+    async fn listed(
+        &self,
+        filter: &Filter,
+        after: &str,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(Vec<FileSummary>, Option<String>), Failed> {
+        let (contains, prefix) = match filter {
+            Filter::All => Default::default(),
+            Filter::Contains(text) => (text.clone(), String::new()),
+            Filter::Prefix(text) => (String::new(), text.clone()),
+            Filter::Glob(glob) => (String::new(), glob.prefix().to_owned()),
+        };
+        let query = FilesQuery { contains, prefix, limit: PAGE, after: after.to_owned(), ..FilesQuery::default() };
+        let page = self.page(&query).await?;
+        if after.is_empty() {
+            self.say_from_whom(events).await;
+        }
+        if page.files.n_refused > 0 {
+            let message = format!("{} names that no share folder can have are left out", page.files.n_refused);
+            tell(events, Event::Notice { message }).await;
+        }
+        let wanted = page.files.items.into_iter().filter(|file| match filter {
+            Filter::Glob(glob) => glob.matches(&file.path),
+            _ => true,
+        });
+        // Also a tracker that turns in circles comes to an end.
+        Ok((wanted.collect(), page.next.filter(|next| next.as_str() > after)))
+    }
+
+    /// What we share.
+    async fn manifest(&self, pattern: Option<&str>, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
+        let filter = filter("manifest", pattern)?;
+        self.downloads.wait_for_scan().await;
+        let n_hashing = self.downloads.sharing.n_hashing.load(Ordering::Relaxed);
+        if n_hashing > 0 {
+            let message = format!("{n_hashing} files are not hashed yet and so left out");
+            tell(events, Event::Notice { message }).await;
+        }
+        let (mut after, mut n_matching) = (None, 0);
+        loop {
+            let page = self.downloads.library.page(after.as_ref(), PAGE);
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            let wanted = page.into_iter().filter(|(path, _)| filter.is_met(path));
+            let entries: Vec<_> = wanted
+                .map(|(path, file)| Entry { path, content_id: file.content_id, len: file.identity.len })
+                .collect();
+            n_matching += entries.len();
+            tell(events, Event::Entries { entries }).await;
+        }
+        found_any(n_matching, pattern)
+    }
+
+    /// What the tracker lists. A name that stands for several contents would make `b3sum --check` fail whatever is there.
+    async fn swarm_manifest(&self, pattern: Option<&str>, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
+        let filter = filter("manifest", pattern)?;
+        let (mut n_matching, mut n_ambiguous, mut next) = (0, 0, Some(String::new()));
+        while let Some(after) = next {
+            let files;
+            (files, next) = self.listed(&filter, &after, events).await?;
+            n_matching += files.len();
+            let mut entries = Vec::new();
+            for FileSummary { path, contents } in files {
+                if let [content] = contents.as_slice() {
+                    entries.push(Entry { path, content_id: content.content_id, len: content.len });
+                } else {
+                    n_ambiguous += 1;
+                    let message = format!("{path} stands for {} contents and is left out", contents.len());
+                    tell(events, Event::Notice { message }).await;
+                }
+            }
+            tell(events, Event::Entries { entries }).await;
+        }
+        if n_ambiguous > 0 {
+            let message = format!("{n_ambiguous} of {n_matching} names stand for several contents");
+            return Err(Failed::new(FailureKind::Usage, message, "show NAME lists their content ids."));
+        }
+        found_any(n_matching, pattern)
     }
 
     fn shown(&self, file: FileSummary) -> ShownFile {
@@ -138,14 +222,18 @@ impl Executor {
     }
 
     async fn peers(&self) -> Result<Vec<PeerInfo>, Failed> {
-        let peers = self.downloads.ask(|tracker| async move { tracker.peers().await }).await;
+        let peers = self.downloads.directory.everybody().await;
         Ok(peers.map_err(|error| explain(&error, "peers"))?.peers)
     }
 
     async fn getip(&self, target: Option<&str>, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
         let addresses = match target {
             None => vec![self.own_address()],
-            Some(target) => self.addresses_of(target).await?,
+            Some(target) => {
+                let addresses = self.addresses_of(target).await?;
+                self.say_from_whom(events).await;
+                addresses
+            }
         };
         tell(events, Event::Addresses { addresses }).await;
         Ok(())
@@ -171,8 +259,7 @@ impl Executor {
             Failed::new(FailureKind::NotFound, message, "peers lists peers, show lists files.")
         };
         let path: SharePath = target.parse().map_err(|_| nobody())?;
-        let path = &path;
-        let info = self.downloads.ask(|tracker| async move { tracker.file(path).await }).await;
+        let info = self.downloads.directory.file(&path).await;
         let info =
             info.map_err(|error| if matches!(error, AskError::NotFound) { nobody() } else { explain(&error, target) })?;
         let owners = info.contents.into_iter().flat_map(|content| content.owners);
@@ -187,6 +274,13 @@ impl Executor {
         Ok(addresses)
     }
 
+    /// Says so if it was not a tracker that answered.
+    async fn say_from_whom(&self, events: &mpsc::Sender<Event>) {
+        if let Some(message) = self.downloads.directory.notice() {
+            tell(events, Event::Notice { message }).await;
+        }
+    }
+
     fn own_address(&self) -> Address {
         let who = &self.downloads.who;
         let (address, port) = split_base_url(&self.base_url()).unwrap_or_default();
@@ -195,14 +289,16 @@ impl Executor {
 
     /// Where we serve: as a tracker hands it out, or as we listen while none has answered.
     pub fn base_url(&self) -> String {
-        let told = self.standings.iter().find_map(|standing| Some(standing.borrow().reply.as_ref()?.base_url.clone()));
-        told.unwrap_or_else(|| self.listen_url.clone())
+        let trackers = self.downloads.directory.trackers.list();
+        let told = trackers.iter().find_map(|member| Some(member.standing.borrow().reply.as_ref()?.base_url.clone()));
+        told.unwrap_or_else(|| self.downloads.directory.listen_url.clone())
     }
 
     /// A peer that has only just started does not know yet whether its trackers answer.
     async fn wait_for_trackers(&self) {
-        let asked = self.standings.iter().map(|standing| {
-            let mut standing = standing.clone();
+        let trackers = self.downloads.directory.trackers.found().await;
+        let asked = trackers.iter().map(|member| {
+            let mut standing = member.standing.clone();
             async move {
                 let _peer_ends = standing.wait_for(|standing| standing.tried).await;
             }
@@ -210,11 +306,27 @@ impl Executor {
         let _late = tokio::time::timeout(TRACKERS_PATIENCE, futures::future::join_all(asked)).await;
     }
 
+    fn limits(&self) -> LimitsStatus {
+        let of = |throttle: &Throttle| LimitStatus { limit: throttle.limit(), rate: throttle.rate() };
+        LimitsStatus { up: of(&self.limits.up), down: of(&self.limits.down) }
+    }
+
     fn status(&self) -> Status {
         let (n_files, n_bytes) = self.downloads.library.totals();
-        let trackers = self.downloads.trackers.iter().zip(&*self.standings).map(|(tracker, standing)| TrackerStatus {
-            url: tracker.base().as_str().trim_end_matches('/').to_owned(),
-            reachable: standing.borrow().reply.is_some(),
+        let trackers = self.downloads.directory.trackers.list();
+        let trackers = trackers.iter().map(|member| {
+            let standing = member.standing.borrow();
+            let reply = standing.reply.as_ref();
+            TrackerStatus {
+                url: member.tracker.name(),
+                reachable: reply.is_some(),
+                reaches_us: reply.and_then(|reply| reply.reachable),
+                refuses: member.push.refusals(Instant::now()).map(|Refusals { n_paths, first }| RefusedPaths {
+                    n_paths: n_paths as u64,
+                    path: first.path,
+                    why: first.why.explain().into(),
+                }),
+            }
         });
         Status {
             peer_id: self.downloads.who.peer_id(),
@@ -227,24 +339,20 @@ impl Executor {
             n_hashing: self.downloads.sharing.n_hashing.load(Ordering::Relaxed),
             n_skipped: self.downloads.sharing.n_skipped.load(Ordering::Relaxed),
             rates: self.downloads.traffic.rates(),
+            limits: self.limits(),
             downloads: self.downloads.moving.transfers(),
             n_uploads: self.downloads.traffic.n_uploads.load(Ordering::Relaxed),
         }
     }
 
     async fn verify(&self, pattern: Option<&str>, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
-        let filter = parse_filter(pattern)
-            .map_err(|error| Failed::new(FailureKind::Usage, error.to_string(), "verify takes what show takes."))?;
-        let wanted = |path: &SharePath| match &filter {
-            Filter::All => true,
-            Filter::Contains(text) => path.as_str().contains(text),
-            Filter::Prefix(text) => path.as_str().starts_with(text),
-            Filter::Glob(glob) => glob.matches(path),
-        };
+        let filter = filter("verify", pattern)?;
         self.downloads.wait_for_scan().await;
         let files = self.downloads.library.page(None, usize::MAX);
+        let files: Vec<_> = files.into_iter().filter(|(path, _)| filter.is_met(path)).collect();
+        found_any(files.len(), pattern)?;
         let (mut n_bad, mut n_all) = (0, 0);
-        for (path, file) in files.into_iter().filter(|(path, _)| wanted(path)) {
+        for (path, file) in files {
             let (folder, place) = (self.downloads.folder.clone(), path.clone());
             let n_threads = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
             let checked = tokio::task::spawn_blocking(move || {
@@ -289,9 +397,27 @@ impl Executor {
         let cache = self.downloads.cache.clone();
         let removed = tokio::task::spawn_blocking(move || cache.remove(file.identity)).await;
         if let Ok(Err(error)) = removed {
-            tracing::warn!(?path, %error, "the old hash stays cached");
+            tracing::warn!(path = path.as_str(), %error, "the old hash stays cached");
         }
         self.look_again.at(path.clone());
+    }
+}
+
+/// Reads a pattern, which every verb that lists takes alike.
+pub(crate) fn filter(verb: &str, pattern: Option<&str>) -> Result<Filter, Failed> {
+    parse_filter(pattern).map_err(|error| {
+        let hint = format!("{verb} takes a part of a name, a glob, or a folder/.");
+        Failed::new(FailureKind::Usage, error.to_string(), hint)
+    })
+}
+
+/// That there is nothing is right for an empty folder, and a mistake for a pattern.
+fn found_any(n_matching: usize, pattern: Option<&str>) -> Result<(), Failed> {
+    match pattern {
+        Some(pattern) if n_matching == 0 => {
+            Err(Failed::new(FailureKind::NotFound, format!("no file matches {pattern}"), "show lists what is there."))
+        }
+        _ => Ok(()),
     }
 }
 

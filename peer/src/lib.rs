@@ -13,14 +13,24 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod discovery;
+pub mod doctor;
 pub mod download;
 pub mod execute;
+pub mod execute_sync;
+pub mod limit;
+pub mod manuals;
+pub mod metrics;
+pub mod on_complete;
+pub mod origin;
 pub mod range;
 pub mod render;
 pub mod scheduler;
 pub mod session;
 pub mod share;
 pub mod shell;
+pub mod sums;
+pub mod sync;
 pub mod traffic;
 pub mod verb;
 pub mod wire;
@@ -28,34 +38,58 @@ pub mod wire;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use potluck_common::address::Reach;
 use potluck_common::net::host::HostPolicy;
+use potluck_common::net::lan::{self, Scope};
 use potluck_common::net::server;
 use reqwest::Url;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::Config;
+use discovery::directory::Directory;
+use discovery::driver::Discovery;
+use discovery::remembered::Remembered;
+use discovery::remembering;
 use download::job::{Downloads, large_slots, open_partials};
 use download::live::Live;
 use download::moving::AllMoving;
+use download::placing::placer;
+use download::small::REQUESTS_AT_ONCE;
+use download::spool;
 use execute::Executor;
+use execute_sync::Sync;
+use limit::{Limits, Throttle};
+use metrics::{Parts, PeerMetrics};
+use on_complete::Completions;
 use share::cache::HashCache;
+use share::dirt::Dirt;
 use share::folder::ShareFolder;
 use share::library::Library;
 use share::sharing::{Sharing, SharingState, looks};
-use share::state::StateDir;
+use share::state::{PARTIAL_DIR, StateDir};
+use sync::apply::Hands;
+use sync::carry::Carrier;
+use sync::driver::{self, Driver};
+use sync::mounts::Mounts;
+use sync::trash::Trash;
+use sync::wanted::Wanted;
 use traffic::Traffic;
 use verb::{Event, Failed, FailureKind, Verb};
-use wire::announce::{Announcer, Standing, Who};
+use wire::announce::{Announcer, Who};
+use wire::digests::digests;
+use wire::feed::sync_feed;
+use wire::mirrors::Mirrors;
+use wire::pages::Pages;
 use wire::peer_client::PeerClient;
+use wire::people::People;
 use wire::serve::{Serve, router};
-use wire::tracker_client::TrackerClient;
+use wire::trackers::Announcing;
 
 /// How long the parts of a peer may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(4);
@@ -96,7 +130,7 @@ impl Peer {
         let address = listener.local_addr().map_err(|error| cannot("use the listener", &error))?;
         let folder = Arc::new(ShareFolder::open(&config.share)?);
         let state = Arc::new(StateDir::open(&folder)?);
-        let (identity, generation) = state.identity(&folder)?;
+        let (identity, generation) = state.identity(&folder, SystemTime::now())?;
         let who = Arc::new(Who::new(identity, generation, config.name.clone()));
         let cache = Arc::new(HashCache::open(state.dir()).map_err(|error| cannot("open the hash cache", &error))?);
         let control = control::listen(state.dir()).map_err(|error| cannot("open the control socket", &error))?;
@@ -106,16 +140,19 @@ impl Peer {
         let live = Arc::<Live>::default();
         let (look_again, looks) = looks();
         let trackers = trackers(&config)?;
-        let reach = reach_of(&trackers);
+        let scope = Scope::of(address.ip());
         let limits = config.limits.clone().within_descriptors(server::raise_descriptor_limit());
-        let peers = PeerClient::new(config.owner_timeout, reach).map_err(|error| cannot("make a client", &error))?;
+        let throttles =
+            Limits { up: Throttle::new(config.limit_up.clone()), down: Throttle::new(config.limit_down.clone()) };
         let config = Arc::new(config);
-        let (standings, seen): (Vec<_>, Vec<_>) = trackers.iter().map(|_| watch::channel(Standing::default())).unzip();
-
-        let mut tasks = JoinSet::new();
-        for (tracker, standing) in trackers.iter().zip(standings) {
-            let announcer = Announcer {
-                tracker: tracker.clone(),
+        let (sync_feed, feed) = sync_feed();
+        let changes = Arc::<Dirt>::default();
+        let make = {
+            let (who, library, traffic) = (who.clone(), library.clone(), traffic.clone());
+            let (state, folder, config, live) = (state.clone(), folder.clone(), config.clone(), live.clone());
+            move |tracker, standing, push| Announcer {
+                live: live.clone(),
+                tracker,
                 who: who.clone(),
                 library: library.clone(),
                 traffic: traffic.clone(),
@@ -123,16 +160,74 @@ impl Peer {
                 state: state.clone(),
                 folder: folder.clone(),
                 standing,
+                push,
                 config: (*config).clone(),
-            };
-            tasks.spawn(announcer.run(shutdown.clone()));
+            }
+        };
+        let looks_for_trackers = config.discovery.clone().filter(|_| trackers.is_empty());
+        // Without any network, this machine is the whole swarm.
+        let alone = scope == Scope::Loopback || lan::own_address().is_none();
+        let reach = if looks_for_trackers.is_some() && alone { Reach::SameHost } else { Reach::Network };
+        let looking = looks_for_trackers.is_some();
+        let mut announcing = Announcing::new(looking, reach, config.tracker_timeout, make, shutdown.clone());
+        for tracker in trackers {
+            announcing.join(tracker).map_err(|error| cannot("make a client", &error))?;
         }
+        let trackers = announcing.trackers();
+        let reach = trackers.clone();
+        let peers = PeerClient::new(config.owner_timeout, move || reach.reach());
+        let peers = peers.map_err(|error| cannot("make a client", &error))?;
+        let remembered = Remembered::load(state.clone());
+        let listen_url = format!("http://{}", reachable(address));
+        let directory = Directory::new(
+            trackers.clone(),
+            remembered.clone(),
+            peers.clone(),
+            who.clone(),
+            library.clone(),
+            listen_url,
+        );
+        let mut tasks = JoinSet::new();
+        let (speaker, ending, first) = (who.clone(), shutdown.clone(), config.remember_after);
+        tasks.spawn(async move {
+            let remembering = remembering::run(trackers, remembered, move || speaker.peer_id(), first);
+            ending.run_until_cancelled(remembering).await;
+        });
+        match looks_for_trackers {
+            Some(discovery) => {
+                let discovery = Discovery::new(discovery, scope, lifetime == Lifetime::Running, announcing);
+                let discovery = discovery.map_err(|error| cannot("look for trackers", &error))?;
+                tasks.spawn(discovery.run(shutdown.clone()));
+            }
+            None => {
+                tasks.spawn(async move { announcing.ended().await });
+            }
+        }
+        let trash = Arc::new(Trash::open(state.dir()).map_err(|error| cannot("open the trash", &error))?);
+        let (asks, asked) = mpsc::channel(driver::MAX_ASKED);
+        let sync = Sync { asks, trash: trash.clone() };
+        let moving = Arc::<AllMoving>::default();
+        let slots = Arc::new(Semaphore::new(config.upload_slots));
+        let metrics = PeerMetrics::new(Parts {
+            library: library.clone(),
+            sharing: sharing.clone(),
+            traffic: traffic.clone(),
+            slots: slots.clone(),
+            n_slots: config.upload_slots,
+            moving: moving.clone(),
+            trackers: directory.trackers.clone(),
+            sync: sync.clone(),
+        });
         let serve = Serve {
             folder: folder.clone(),
             library: library.clone(),
             cache: cache.clone(),
             live: live.clone(),
-            slots: Arc::new(Semaphore::new(config.upload_slots)),
+            slots,
+            n_slots: config.upload_slots,
+            slot_turn: Arc::default(),
+            limit: throttles.up.clone(),
+            handed: Arc::default(),
             claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
             retry_after_s: config.upload_retry_after.as_secs().max(1),
             pool: buffers::BufferPool::new(wire::body::SLICE_LEN, KEPT_BUFFERS),
@@ -142,15 +237,30 @@ impl Peer {
                 let who = who.clone();
                 Arc::new(move || (who.peer_id(), who.name().to_owned()))
             },
+            sync: Some(sync_feed),
         };
+        let (digests, digesting) = digests(cache.clone(), library.clone(), folder.clone());
+        tasks.spawn(digesting.run(shutdown.clone()));
+        let mirrors = Mirrors::new(directory.trackers.clone(), who.peer_id());
+        let people = People { mirrors, digests, library: library.clone() };
         let hosts = HostPolicy::new(config.advertise.iter().map(|advertise| advertise.host().to_owned()));
-        tasks.spawn(server::run(listener, router(serve, hosts), limits, shutdown.clone()));
+        let pages = Pages {
+            who: who.clone(),
+            trackers: directory.trackers.clone(),
+            library: library.clone(),
+            sharing: sharing.clone(),
+            live: live.clone(),
+            moving: moving.clone(),
+            traffic: traffic.clone(),
+        };
+        tasks.spawn(server::run(listener, router(serve, people, pages, metrics, hosts), limits, shutdown.clone()));
         let sharer = Sharing {
             folder: folder.clone(),
             cache: cache.clone(),
             library: library.clone(),
             state: sharing.clone(),
             looks,
+            changes: changes.clone(),
             config: (*config).clone(),
         };
         tasks.spawn(sharer.run(shutdown.clone()));
@@ -158,40 +268,90 @@ impl Peer {
         tasks.spawn(async move {
             sampling.run_until_cancelled(sampled.run()).await;
         });
+        let (following, ending) = (throttles.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            ending.run_until_cancelled(following.run()).await;
+        });
         let partials = open_partials(state.dir(), folder.path())?;
         // Before any verb can begin a download.
         let unfinished = partials.records().map_err(|error| cannot("look for unfinished downloads", &error))?;
+        let unheld =
+            spool::unfinished(partials.dir()).map_err(|error| cannot("look for unfinished downloads", &error))?;
+        let partials = Arc::new(partials);
+        let (placer, placing) = placer();
+        tasks.spawn(placing.run(folder.clone(), partials.clone(), shutdown.clone()));
+        let mut completions = Completions::default();
+        if let Some(program) = config.on_complete.clone().filter(|_| lifetime == Lifetime::Running) {
+            let (told, running) = program.start(|failure| tracing::warn!("{failure}"));
+            completions = told;
+            let ending = shutdown.clone();
+            tasks.spawn(async move {
+                // Programs that still run then are left to end by themselves.
+                ending.run_until_cancelled(running).await;
+            });
+        }
         let downloads = Downloads {
-            partials: Arc::new(partials),
+            completions,
+            partials,
             folder,
             library,
             cache,
             sharing,
-            trackers: trackers.into(),
+            directory,
             peers,
             who,
             traffic,
+            limit: throttles.down.clone(),
             budget: Arc::new(buffers::Budget::new(config.max_buffered)),
             large: large_slots(),
+            small: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+            recent: Arc::default(),
+            placer,
             live,
-            moving: Arc::<AllMoving>::default(),
-            unsynced: Arc::default(),
+            moving,
             patient: lifetime == Lifetime::Running,
             config,
         };
         if lifetime == Lifetime::Running {
             let (resuming, ending) = (downloads.clone(), shutdown.clone());
             tasks.spawn(async move {
-                ending.run_until_cancelled(resuming.resume(unfinished)).await;
+                ending.run_until_cancelled(resuming.resume(unfinished, unheld)).await;
             });
         }
-        let executor = Executor {
-            downloads,
-            standings: seen.into(),
-            listen_url: format!("http://{}", reachable(address)),
-            look_again,
-            shutdown: shutdown.clone(),
+        let wanted = Wanted::new(&downloads.config.include, &downloads.config.exclude).map_err(|error| {
+            Failed::new(FailureKind::Usage, error.to_string(), "Mend the glob of --include or --exclude.")
+        })?;
+        let partial = state.dir().open_dir(PARTIAL_DIR).map_err(|error| cannot("open .potluck/partial", &error))?;
+        if lifetime == Lifetime::Running {
+            tasks.spawn(sync::pruning::run(trash.clone(), downloads.config.trash_keep, shutdown.clone()));
+        }
+        let syncer = Driver {
+            carrier: Carrier {
+                hands: Arc::new(Hands::new(downloads.folder.clone(), partial, trash.clone())),
+                downloads: downloads.clone(),
+                trash,
+                syncing: Arc::default(),
+                troubles: Arc::default(),
+            },
+            who: downloads.who.clone(),
+            mounts: Arc::new(Mounts::open(state.clone())),
+            state,
+            changes,
+            feed,
+            asks: asked,
+            trackers: downloads.directory.trackers.clone(),
+            remembered: {
+                let directory = downloads.directory.clone();
+                Arc::new(move || {
+                    let to_ask = directory.remembered.to_ask(directory.trackers.reach(), std::time::Instant::now());
+                    to_ask.into_iter().map(|(peer, base)| (peer.peer_id, base)).collect()
+                })
+            },
+            wanted,
+            mode: downloads.config.sync.filter(|_| lifetime == Lifetime::Running),
         };
+        tasks.spawn(syncer.run(shutdown.clone()));
+        let executor = Executor { sync, downloads, look_again, limits: throttles, shutdown: shutdown.clone() };
         tasks.spawn(control::run(control, executor.clone(), shutdown.clone()));
         Ok(Self { executor, tasks, verbs: TaskTracker::new(), shutdown })
     }
@@ -203,7 +363,7 @@ impl Peer {
 
     /// Where it serves, as this machine reaches it.
     pub fn listen_url(&self) -> &str {
-        &self.executor.listen_url
+        &self.executor.downloads.directory.listen_url
     }
 
     /// What people call it.
@@ -214,6 +374,11 @@ impl Peer {
     /// Its share folder.
     pub fn share(&self) -> &Path {
         self.executor.downloads.folder.path()
+    }
+
+    /// What it has sent and received.
+    pub fn traffic(&self) -> &Traffic {
+        &self.executor.downloads.traffic
     }
 
     /// Asks for a verb; the last event is `Done` or `Failed`. Dropping the receiver cancels it.
@@ -248,29 +413,15 @@ impl Peer {
     }
 }
 
-fn trackers(config: &Config) -> Result<Vec<TrackerClient>, Failed> {
-    let clients = config.trackers.iter().map(|text| {
+fn trackers(config: &Config) -> Result<Vec<Url>, Failed> {
+    let urls = config.trackers.iter().map(|text| {
         let url = Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host());
-        let url = url.ok_or_else(|| {
+        url.ok_or_else(|| {
             let message = format!("{text:?} is not the address of a tracker");
             Failed::new(FailureKind::Usage, message, "Give it as --tracker http://HOST:PORT.")
-        })?;
-        TrackerClient::new(url, config.tracker_timeout).map_err(|error| cannot("make a client", &error))
+        })
     });
-    clients.collect()
-}
-
-/// Loopback addresses are dialled only if the swarm talks over loopback: if a tracker is there.
-fn reach_of(trackers: &[TrackerClient]) -> Reach {
-    let on_loopback = trackers.iter().any(|tracker| match tracker.base().host_str() {
-        Some("localhost") => true,
-        Some(host) => {
-            let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-            ip.is_ok_and(|ip| Reach::of(ip) == Reach::SameHost)
-        }
-        None => false,
-    });
-    if on_loopback { Reach::SameHost } else { Reach::Network }
+    urls.collect()
 }
 
 /// An address to connect to, for a listener that takes any.

@@ -4,11 +4,18 @@
 //! JSON, and each event of its answer another; the last event of an answer is [`Event::Done`] or
 //! [`Event::Failed`] and nothing follows it. Closing the connection cancels the verb.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use potluck_common::protocol::{ContentSummary, Owner, PeerInfo, Rates};
+use potluck_common::protocol::{ContentSummary, Entry, Owner, PeerInfo, Rates};
 use potluck_common::{ContentId, PeerId, SharePath};
 use serde::{Deserialize, Serialize};
+
+pub use self::sync::{Conflict, ConflictVersion, SyncChange, SyncPeer, SyncStatus, SyncTrouble, TrashItem};
+use crate::limit::schedule::{Limit, Rate};
+use crate::origin::url::OriginUrl;
+
+mod sync;
 
 /// What a person asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +42,13 @@ pub enum Verb {
         /// Only what matches.
         pattern: Option<String>,
     },
+    /// Content ids of files: [`Event::Entries`], none or more.
+    Manifest {
+        /// Only what matches, as for `show`.
+        pattern: Option<String>,
+        /// What the tracker lists, and not what we share.
+        swarm: bool,
+    },
     /// At most `limit` names that start with `prefix`, for completion: [`Event::Names`].
     Names {
         /// What has been typed.
@@ -42,12 +56,91 @@ pub enum Verb {
         /// How many to give.
         limit: usize,
     },
+    /// What is sent and received at most: [`Event::Limits`].
+    Limit {
+        /// What is to be another from now on, until the peer ends; nothing if absent.
+        change: Option<LimitChange>,
+    },
+    /// How folder sync stands, once it is as wanted: [`Event::Sync`].
+    Sync {
+        /// What is to be another; nothing if absent.
+        change: Option<SyncChange>,
+    },
+    /// Names under which several versions stand: [`Event::Conflicts`].
+    Conflicts {
+        /// Only what matches.
+        pattern: Option<String>,
+    },
+    /// What sync took out of the folder: [`Event::Trash`].
+    Trash {
+        /// Only what matches.
+        pattern: Option<String>,
+    },
+    /// Bring things back from the trash: [`Event::Restored`] each.
+    Restore {
+        /// Paths where they stood (the latest that stood there is meant), or what they are called in the trash.
+        items: Vec<String>,
+    },
+    /// Wait until we hold what the synced folder holds: [`Event::Lacking`] now and then.
+    Wait {
+        /// Only what matches.
+        pattern: Option<String>,
+        /// Until every peer that syncs does.
+        all: bool,
+    },
     /// End the running peer.
     Stop,
 }
 
-/// What to fetch, and how.
+/// Another limit for one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitChange {
+    /// Which.
+    pub direction: Direction,
+    /// The limit.
+    pub limit: Limit,
+}
+
+/// A way that bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From us to others.
+    Up,
+    /// From others to us.
+    Down,
+}
+
+/// As it is typed.
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A limit, and what it comes to now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// As it was given, for example `200M@08-18`.
+    pub limit: Limit,
+    /// Bytes a second that hold at this time of day; `null` without a limit.
+    pub rate: Rate,
+}
+
+/// The limits of both directions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsStatus {
+    /// Of what is sent.
+    pub up: LimitStatus,
+    /// Of what is received.
+    pub down: LimitStatus,
+}
+
+/// What to fetch, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Download {
     /// Names, globs, folders (`dir/`), content ids, or `NAME@ID-PREFIX`.
     pub names: Vec<String>,
@@ -56,6 +149,10 @@ pub struct Download {
     /// Where to put it instead of under its own name in the share folder: an absolute path of a file, or of a
     /// folder that exists.
     pub output: Option<PathBuf>,
+    /// A URL that gives the one file that is named as well, or alone if nobody holds it. Without a name it is the one that the
+    /// URL ends in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginUrl>,
 }
 
 /// From whom to fetch.
@@ -120,11 +217,12 @@ pub struct Address {
 pub struct Transfer {
     /// The name it was asked for by.
     pub name: String,
-    /// Its content.
-    pub content_id: ContentId,
-    /// Its length in bytes.
+    /// Its content; absent while an origin gives what nobody has hashed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_id: Option<ContentId>,
+    /// Its length in bytes; 0 while an origin does not say it.
     pub len: u64,
-    /// Bytes verified and written.
+    /// Bytes verified and written; of an origin without a content id, only written.
     pub n_bytes: u64,
     /// Bytes a second lately.
     pub rate: u64,
@@ -184,6 +282,8 @@ pub struct Status {
     pub n_skipped: u64,
     /// What is sent and received.
     pub rates: Rates,
+    /// What is sent and received at most.
+    pub limits: LimitsStatus,
     /// Downloads that run or wait.
     pub downloads: Vec<Transfer>,
     /// Uploads that run.
@@ -197,6 +297,23 @@ pub struct TrackerStatus {
     pub url: String,
     /// Whether the last announce was answered.
     pub reachable: bool,
+    /// Whether it reached us when it connected back; absent until it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reaches_us: Option<bool>,
+    /// What of the synced folder it does not take, so that nobody hears of it there; absent if it takes everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses: Option<RefusedPaths>,
+}
+
+/// Paths of the synced folder that a tracker does not take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPaths {
+    /// So many.
+    pub n_paths: u64,
+    /// The first of them.
+    pub path: SharePath,
+    /// Why that one is not taken, and what to do.
+    pub why: String,
 }
 
 /// How a verb ends badly; the number is the process's exit code.
@@ -275,6 +392,11 @@ pub enum Event {
         /// In order of name.
         files: Vec<ShownFile>,
     },
+    /// Some lines of a manifest.
+    Entries {
+        /// In order of name.
+        entries: Vec<Entry>,
+    },
     /// All peers.
     Peers {
         /// By name.
@@ -287,6 +409,36 @@ pub enum Event {
     },
     /// What this peer is doing.
     Status(Status),
+    /// What is sent and received at most.
+    Limits(LimitsStatus),
+    /// How folder sync stands.
+    Sync(SyncStatus),
+    /// Names under which several versions stand.
+    Conflicts {
+        /// In order of name.
+        conflicts: Vec<Conflict>,
+    },
+    /// What is in the trash.
+    Trash {
+        /// The latest first.
+        items: Vec<TrashItem>,
+    },
+    /// Something is back from the trash.
+    Restored {
+        /// What it was called there.
+        item: String,
+        /// Where it is now.
+        path: SharePath,
+    },
+    /// What is waited for.
+    Lacking {
+        /// Files that somebody lacks.
+        n_files: u64,
+        /// Their lengths in all.
+        n_bytes: u64,
+        /// Who lacks any.
+        peers: Vec<String>,
+    },
     /// Names for completion.
     Names {
         /// In order.

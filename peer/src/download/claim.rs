@@ -69,11 +69,11 @@ pub async fn prove(peers: &PeerClient, id: ContentId, sources: &Sources) -> Resu
         match claim {
             Ok(proven) => return Ok((proven, liars)),
             Err(Refusal::Lie(lie)) => {
-                tracing::warn!(owner = ?source.owner.name, content_id = %id, lie, "an owner contradicts itself and is dropped");
+                tracing::warn!(owner = source.owner.name, content_id = %id, lie, "an owner contradicts itself and is dropped");
                 liars.push(source.owner.peer_id);
             }
             Err(Refusal::Fetch(error)) => {
-                tracing::debug!(owner = ?source.owner.name, content_id = %id, %error, "no chunk map from an owner");
+                tracing::debug!(owner = source.owner.name, content_id = %id, %error, "no chunk map from an owner");
                 unreachable = Some(error);
             }
         }
@@ -85,7 +85,9 @@ async fn claim_of(peers: &PeerClient, id: ContentId, source: &Source) -> Result<
     let geometry = Geometry::new(claim.len).map_err(|_| Refusal::Lie("a length over the limit"))?;
     let map = ChunkMap::from_wire(id, geometry, &claim.map).map_err(|_| Refusal::Lie("its chunk map does not fold"))?;
     if geometry.n_chunks() == 1 {
-        let bytes = patient(|| peers.bytes(&source.base, id, 0..claim.len)).await.map_err(Refusal::Fetch)?;
+        let request_id = format!("{:08x}-0", fastrand::u32(..));
+        let bytes =
+            patient(|| peers.bytes(&source.base, id, 0..claim.len, &request_id)).await.map_err(Refusal::Fetch)?;
         return match ContentId::of(&bytes) == id {
             true => Ok(Proven::One(bytes, source.owner.name.clone())),
             false => Err(Refusal::Lie("its bytes are not those of the content")),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use potluck_common::ChunkIndex;
 use potluck_common::chunk::Run;
+use potluck_common::protocol::Owner;
 use reqwest::Url;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,8 +19,10 @@ use tokio::task::JoinHandle;
 use super::claim::next_piece;
 use super::partial::{Kept, PartialFile};
 use crate::buffers::Budget;
+use crate::limit::Throttle;
 use crate::scheduler::{Failure, RequestId};
-use crate::traffic::Traffic;
+use crate::traffic::{Reason, Traffic};
+use crate::wire::origin_client::Origin;
 use crate::wire::peer_client::{FetchError, PeerClient};
 
 /// What happened to a request.
@@ -27,8 +30,12 @@ use crate::wire::peer_client::{FetchError, PeerClient};
 pub enum Fact {
     /// So many bytes came.
     Bytes(RequestId, u64),
+    /// For most of the time since it was last heard of, our own limit kept us from reading.
+    HeldBack(RequestId),
     /// A chunk is verified and written.
     Chunk(RequestId, ChunkIndex),
+    /// The owner has begun to give these chunks to somebody else.
+    Coming(Vec<u32>),
     /// The response ended as it should.
     Ended(RequestId),
     /// The response is of no use.
@@ -41,26 +48,72 @@ pub enum Fact {
 pub struct Fetch {
     /// Which request.
     pub request: RequestId,
+    /// What both logs call it.
+    pub request_id: String,
     /// Neighbouring chunks.
     pub run: Run,
-    /// The owner's address.
-    pub base: Url,
-    /// The client.
-    pub peers: PeerClient,
+    /// Whether nobody is known to be getting it.
+    pub is_fresh: bool,
+    /// Who is asked.
+    pub giver: Giver,
     /// Where chunks go.
     pub partial: Arc<PartialFile>,
     /// Bounds the bytes that wait to be written, over all requests of all downloads.
     pub budget: Arc<Budget>,
     /// Counts what comes.
     pub traffic: Arc<Traffic>,
+    /// How fast may be read. What is not read, the owner cannot send.
+    pub limit: Throttle,
     /// Where facts go.
     pub facts: mpsc::Sender<Fact>,
+}
+
+/// Somebody that gives chunks.
+pub enum Giver {
+    /// An owner.
+    Peer {
+        /// As the tracker lists it.
+        owner: Arc<Owner>,
+        /// Its address.
+        base: Url,
+        /// The client.
+        peers: PeerClient,
+    },
+    /// A URL that the user named.
+    Origin(Arc<Origin>),
 }
 
 /// Progress is told after so many bytes…
 const TELL_BYTES: u64 = 128 << 10;
 /// …or so much time, whichever comes first.
 const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// An owner whose bytes we did not take for so long may well have given us up.
+const IMPATIENT_AFTER: Duration = Duration::from_secs(10);
+
+/// What the driver has been told, and what not yet.
+#[derive(Default)]
+struct Told {
+    at: Option<Instant>,
+    n_untold: u64,
+    /// How long we waited for our own limit since then.
+    held_back: Duration,
+    /// The longest time between two reads, of the limit's making.
+    longest: Duration,
+}
+
+impl Told {
+    /// What it means that the body broke off. An owner whose bytes we did not take for long enough gives us up: that is our
+    /// doing, and it is asked again without blame. If it is gone for good, the next request finds that out.
+    fn failure(&self, error: &FetchError) -> Failure {
+        match error {
+            FetchError::Unreachable(_) if self.longest >= IMPATIENT_AFTER => {
+                Failure::Choked { retry_after: Duration::from_secs(1) }
+            }
+            _ => failure(error),
+        }
+    }
+}
 
 /// The task is over; the driver is gone or knows.
 struct Over;
@@ -77,12 +130,21 @@ impl Fetch {
     async fn read(&self) -> Result<Fact, Over> {
         let geometry = self.partial.map().geometry();
         let id = self.partial.map().content_id();
-        let mut response = match self.peers.range(&self.base, id, geometry.bytes_of_run(self.run)).await {
+        let bytes = geometry.bytes_of_run(self.run);
+        let response = match &self.giver {
+            Giver::Peer { base, peers, .. } => peers.range(base, id, bytes, self.is_fresh, &self.request_id).await,
+            Giver::Origin(origin) => origin.range(bytes).await,
+        };
+        let mut response = match response {
             Ok(response) => response,
+            Err(FetchError::Coming(chunks)) => {
+                self.tell(Fact::Coming(chunks)).await?;
+                return Ok(Fact::Failed(self.request, Failure::Coming));
+            }
             Err(error) => return Ok(Fact::Failed(self.request, failure(&error))),
         };
         let mut writing = Writing { fetch: self, task: None };
-        let (mut untold, mut told_at) = (0, None::<Instant>);
+        let mut told = Told::default();
         let mut rest = Bytes::new();
         for chunk in self.run.indices() {
             let len = geometry.len_of(chunk);
@@ -99,16 +161,10 @@ impl Fetch {
                         }
                         Err(error) => {
                             writing.finish().await?;
-                            return Ok(Fact::Failed(self.request, failure(&error)));
+                            return Ok(Fact::Failed(self.request, told.failure(&error)));
                         }
                     }
-                    self.traffic.down.fetch_add(rest.len() as u64, Ordering::Relaxed);
-                    untold += rest.len() as u64;
-                    // The first bytes are told at once: they start the clock that the owner's rate is measured with.
-                    if told_at.is_none_or(|at| untold >= TELL_BYTES || at.elapsed() >= TELL_EVERY) {
-                        self.tell(Fact::Bytes(self.request, untold)).await?;
-                        (untold, told_at) = (0, Some(Instant::now()));
-                    }
+                    self.count(rest.len() as u64, &mut told).await?;
                 }
                 let piece = rest.split_to(missing.min(rest.len()));
                 missing -= piece.len();
@@ -124,13 +180,67 @@ impl Fetch {
             });
             writing.task = Some((chunk, task));
         }
-        self.tell(Fact::Bytes(self.request, untold)).await?;
+        self.tell(Fact::Bytes(self.request, told.n_untold)).await?;
         writing.finish().await?;
         // Reading the end of the body lets the connection be used again, and shows one that goes on.
         match next_piece(&mut response).await {
             Ok(None) if rest.is_empty() => Ok(Fact::Ended(self.request)),
             _ => Ok(Fact::Failed(self.request, Failure::Short)),
         }
+    }
+
+    /// Counts what came and tells of it, as fast as the limit lets us take it.
+    async fn count(&self, n_bytes: u64, told: &mut Told) -> Result<(), Over> {
+        let came_at = Instant::now();
+        let mut left = n_bytes;
+        while left > 0 {
+            let n_granted = self.limited(left, told).await?;
+            left -= n_granted;
+            match &self.giver {
+                Giver::Peer { owner, .. } => {
+                    self.traffic.on_received(owner, self.partial.map().content_id(), n_granted);
+                }
+                // It is nobody whom trackers know, so it is not told of among those who give.
+                Giver::Origin(_) => drop(self.traffic.down.fetch_add(n_granted, Ordering::Relaxed)),
+            }
+            told.n_untold += n_granted;
+            // The first bytes are told at once: they start the clock that the owner's rate is measured with.
+            if told.at.is_none_or(|at| told.n_untold >= TELL_BYTES || at.elapsed() >= TELL_EVERY) {
+                self.tell(Fact::Bytes(self.request, std::mem::take(&mut told.n_untold))).await?;
+                self.tell_held_back(told).await?;
+            }
+        }
+        told.longest = told.longest.max(came_at.elapsed());
+        Ok(())
+    }
+
+    /// Waits until the limit lets us take a piece; how long it is.
+    async fn limited(&self, n_bytes: u64, told: &mut Told) -> Result<u64, Over> {
+        if self.limit.rate().is_none() {
+            return Ok(n_bytes);
+        }
+        let mut waiting_since = Instant::now();
+        let mut granted = std::pin::pin!(self.limit.take_piece(n_bytes));
+        loop {
+            let answer = tokio::time::timeout(TELL_EVERY, granted.as_mut()).await;
+            told.held_back += waiting_since.elapsed();
+            match answer {
+                Ok(n_granted) => return Ok(n_granted),
+                Err(_) => {
+                    self.tell_held_back(told).await?;
+                    waiting_since = Instant::now();
+                }
+            }
+        }
+    }
+
+    async fn tell_held_back(&self, told: &mut Told) -> Result<(), Over> {
+        let now = Instant::now();
+        let since_told = told.at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        if std::mem::take(&mut told.held_back) * 2 > since_told && !since_told.is_zero() {
+            self.tell(Fact::HeldBack(self.request)).await?;
+        }
+        Ok(())
     }
 
     async fn tell(&self, fact: Fact) -> Result<(), Over> {
@@ -159,11 +269,25 @@ impl Writing<'_> {
     }
 }
 
+/// What a failure counts as.
+pub(super) const fn reason(failure: Failure) -> Reason {
+    match failure {
+        Failure::Unreachable => Reason::Unreachable,
+        Failure::Choked { .. } => Reason::Busy,
+        Failure::Short => Reason::Short,
+        Failure::NotHeld => Reason::NotHeld,
+        Failure::Coming => Reason::Coming,
+        Failure::Stalled => Reason::Stalled,
+        Failure::Corrupt { .. } => Reason::Corrupt,
+    }
+}
+
 /// What an owner's answer means to the scheduler.
-fn failure(error: &FetchError) -> Failure {
+pub(super) fn failure(error: &FetchError) -> Failure {
     match error {
         FetchError::Unreachable(_) => Failure::Unreachable,
         FetchError::Choked(retry_after) => Failure::Choked { retry_after: *retry_after },
+        FetchError::Coming(_) => Failure::Coming,
         FetchError::NotHeld => Failure::NotHeld,
         FetchError::Wrong(_) => Failure::Short,
     }

@@ -1,22 +1,25 @@
 //! Downloads of this peer: what a `download` does from the names to the last file, and what is moving at the moment.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use potluck_common::protocol::Owner;
 use potluck_common::{ChunkMap, ContentId, Geometry};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::live::Live;
 use super::moving::{AllMoving, Moving, OnlyHere};
-use super::owners::{Sources, explain};
+use super::owners::{Recent, attempts, explain};
 use super::partial::{PartialStore, Record, Target};
-use super::place::{PlaceError, UnsyncedFolders, disk_failed, is_taken, path_of, place, taken};
+use super::place::{PlaceError, disk_failed, is_taken, path_of, place, taken};
+use super::placing::Placer;
 use super::plan::{Item, Plan};
 use crate::buffers::Budget;
 use crate::config::Config;
+use crate::discovery::directory::Directory;
+use crate::limit::Throttle;
+use crate::on_complete::Completions;
 use crate::share::cache::HashCache;
 use crate::share::folder::{FileIdentity, ShareFolder};
 use crate::share::hashing::hash_file;
@@ -26,14 +29,12 @@ use crate::traffic::Traffic;
 use crate::verb::{Contribution, Download, Event, Failed, FailureKind, Finished, From};
 use crate::wire::announce::Who;
 use crate::wire::peer_client::PeerClient;
-use crate::wire::tracker_client::{AskError, TrackerClient};
+use crate::wire::tracker_client::AskError;
 
 /// Contents of several chunks that are fetched at once: each one by itself fills the links there are.
 const MAX_LARGE: usize = 4;
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-/// How often new names in folders are made durable while many files are fetched.
-const SYNC_EVERY: Duration = Duration::from_secs(2);
 /// How long a download waits for the first look at the share folder.
 const SCAN_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries to go on with an unfinished download that nobody waits for.
@@ -55,27 +56,40 @@ pub struct Downloads {
     /// Unfinished contents.
     pub partials: Arc<PartialStore>,
     /// Whom to ask who has what.
-    pub trackers: Arc<[TrackerClient]>,
+    pub directory: Directory,
     /// For asking owners.
     pub peers: PeerClient,
     /// Who we are, so as not to ask ourselves.
     pub who: Arc<Who>,
     /// Counts what comes.
     pub traffic: Arc<Traffic>,
+    /// How fast may be received.
+    pub limit: Throttle,
     /// Bounds what waits to be written.
     pub budget: Arc<Budget>,
     /// Bounds large contents at once.
     pub large: Arc<Semaphore>,
+    /// Bounds requests for small contents at once.
+    pub small: Arc<Semaphore>,
+    /// Whoever had the last small content.
+    pub recent: Arc<Recent>,
+    /// Gives small contents their names.
+    pub placer: Placer,
     /// What of it others may have already.
     pub live: Arc<Live>,
     /// What is moving.
     pub moving: Arc<AllMoving>,
-    /// Folders with new names.
-    pub unsynced: Arc<Mutex<UnsyncedFolders>>,
     /// Whether a download without space waits for some (in a running peer) or ends (in a single command).
     pub patient: bool,
+    /// Told of files that have come.
+    pub completions: Completions,
     /// Durations and bounds.
     pub config: Arc<Config>,
+}
+
+/// Space that downloads leave free on a disk of `total` bytes.
+pub fn reserve(total: u64) -> u64 {
+    MIN_RESERVE.max(total / 100)
 }
 
 /// How many large contents may be fetched at once.
@@ -90,6 +104,8 @@ pub struct Outcome {
     pub len: u64,
     /// Who gave how much.
     pub from: Vec<Contribution>,
+    /// Its state, if it has been given what [`Item::dress`] says together with its name.
+    pub dressed: Option<FileIdentity>,
 }
 
 impl Downloads {
@@ -99,7 +115,13 @@ impl Downloads {
     /// If anything could not be fetched.
     pub async fn run(&self, request: &Download, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
         self.wait_for_scan().await;
-        let Plan { items, unresolved } = self.plan(request).await?;
+        if let Some(origin) = &request.origin {
+            return self.run_with_origin(request, origin, events).await;
+        }
+        let Plan { items, unresolved, .. } = self.plan(request).await?;
+        if let Some(message) = self.directory.notice() {
+            tell(events, Event::Notice { message }).await;
+        }
         let only_one = items.len() + unresolved.len() == 1;
         let (n_files, n_bytes) = (items.len() as u64, items.iter().fold(0u64, |n, item| n.saturating_add(item.len)));
         let mut failures = Vec::new();
@@ -119,18 +141,9 @@ impl Downloads {
         let n_all = items.len() + failures.len();
         let fetching = futures::stream::iter(items).map(|item| self.one_of_many(item, &request.from, events, only_one));
         let mut fetching = std::pin::pin!(fetching.buffer_unordered(self.config.max_files));
-        let mut sync = tokio::time::interval(SYNC_EVERY);
-        loop {
-            tokio::select! {
-                ended = fetching.next() => match ended {
-                    Some(Ok(())) => {}
-                    Some(Err(failed)) => failures.push(failed),
-                    None => break,
-                },
-                _ = sync.tick() => self.sync_folders().await?,
-            }
+        while let Some(ended) = fetching.next().await {
+            failures.extend(ended.err());
         }
-        self.sync_folders().await?;
         match failures.into_iter().next() {
             None => Ok(()),
             Some(failed) if only_one => Err(failed),
@@ -142,7 +155,17 @@ impl Downloads {
         }
     }
 
-    async fn one_of_many(
+    /// Fetches one content to its target, unless it is there; nobody is told how it goes but `status`. Its state, if it has
+    /// also been given what [`Item::dress`] says.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub(crate) async fn bring(&self, item: Item) -> Result<Option<FileIdentity>, Failed> {
+        let listed = self.moving.enter(item.name.clone(), Some(item.content_id), item.len);
+        self.fetch(&item, &From::All, &listed.moving).await.map(|outcome| outcome.dressed)
+    }
+
+    pub(super) async fn one_of_many(
         &self,
         item: Item,
         from: &From,
@@ -150,35 +173,55 @@ impl Downloads {
         only_one: bool,
     ) -> Result<(), Failed> {
         let started = Instant::now();
-        let listed = self.moving.enter(&item);
+        let listed = self.moving.enter(item.name.clone(), Some(item.content_id), item.len);
+        let outcome = Self::watched(&listed.moving, events, self.fetch(&item, from, &listed.moving)).await;
+        drop(listed);
+        let outcome = outcome.map(|outcome| (item.content_id, outcome));
+        self.conclude(item.name, &item.target, started, outcome, events, only_one).await
+    }
+
+    /// Does it, telling how far it is.
+    pub(super) async fn watched<T>(moving: &Moving, events: &mpsc::Sender<Event>, work: impl Future<Output = T>) -> T {
         let telling = async {
             let mut ticks = tokio::time::interval(TELL_EVERY);
             ticks.tick().await;
             loop {
                 ticks.tick().await;
-                tell(events, Event::Progress(listed.moving.sample(Instant::now()))).await;
+                tell(events, Event::Progress(moving.sample(Instant::now()))).await;
             }
         };
-        let outcome = tokio::select! {
-            outcome = self.fetch(&item, from, &listed.moving) => outcome,
+        tokio::select! {
+            done = work => done,
             () = telling => unreachable!("telling goes on for ever"),
-        };
-        drop(listed);
+        }
+    }
+
+    /// Tells what became of one content.
+    pub(super) async fn conclude(
+        &self,
+        name: String,
+        target: &Target,
+        started: Instant,
+        outcome: Result<(ContentId, Outcome), Failed>,
+        events: &mpsc::Sender<Event>,
+        only_one: bool,
+    ) -> Result<(), Failed> {
         match outcome {
-            Ok(Outcome { len, from }) => {
+            Ok((content_id, Outcome { len, from, .. })) => {
                 let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let shares: Vec<_> = from.iter().map(|share| format!("{}={}", share.name, share.n_bytes)).collect();
-                tracing::info!(name = ?item.name, content_id = %item.content_id, len, elapsed_ms, from = ?shares.join(" "), "downloaded");
-                let path = path_of(&self.folder, &item.target);
-                let finished = Finished { name: item.name, content_id: item.content_id, len, path, from, elapsed_ms };
-                tell(events, Event::Finished(finished)).await;
+                let from_whom = shares.join(" ");
+                tracing::info!(name, %content_id, len, elapsed_ms, from = from_whom, "downloaded");
+                let path = path_of(&self.folder, target);
+                self.completions.note(path.clone(), content_id, len);
+                tell(events, Event::Finished(Finished { name, content_id, len, path, from, elapsed_ms })).await;
                 Ok(())
             }
             Err(mut why) => {
-                why.message = format!("{}: {}", item.name, why.message);
-                tracing::warn!(content_id = %item.content_id, message = ?why.message, "not downloaded");
+                why.message = format!("{name}: {}", why.message);
+                tracing::warn!(reason = why.message, "not downloaded");
                 if !only_one {
-                    tell(events, Event::Unfinished { name: item.name, why: why.clone() }).await;
+                    tell(events, Event::Unfinished { name, why: why.clone() }).await;
                 }
                 Err(why)
             }
@@ -187,10 +230,14 @@ impl Downloads {
 
     /// Fetches one content to its target, unless it is there.
     async fn fetch(&self, item: &Item, from: &From, moving: &Moving) -> Result<Outcome, Failed> {
+        let is_small = Geometry::new(item.len).is_ok_and(|geometry| geometry.n_chunks() == 1);
+        if is_small && let Some(outcome) = self.fetch_small(item, from).await? {
+            return Ok(outcome);
+        }
         let lock = self.moving.lock_of(item.content_id);
         let only_here: OnlyHere = Arc::new(lock.lock_owned().await);
-        if self.is_there(item).await? {
-            return Ok(Outcome { len: item.len, from: Vec::new() });
+        if self.is_there(item.content_id, item.len, &item.target).await? {
+            return Ok(Outcome { len: item.len, from: Vec::new(), dressed: None });
         }
         if let Some((path, file)) = self.library.find(item.content_id).into_iter().next() {
             let copied = self.copy(&path, file, &item.target, only_here.clone()).await;
@@ -199,29 +246,13 @@ impl Downloads {
                 Err(failed) => tracing::debug!(%failed, "a copy of our own is of no use"),
             }
         }
-        let owners = match &item.owners {
-            Some(owners) => owners.clone(),
-            None => self.content_info(item.content_id).await.map_err(|error| explain(&error, "it"))?.owners,
-        };
-        let sources = self.sources(&owners, from);
-        if sources.is_empty() {
-            return Err(match from {
-                From::Peer(peer) => Failed::new(
-                    FailureKind::NotFound,
-                    format!("the peer {peer:?} does not have it"),
-                    "Leave --from away to take it from whoever has it.",
-                ),
-                From::All | From::Single => self.nobody_to_ask(&owners),
-            });
-        }
-        if *from != From::Single {
-            return self.fetch_from(item, from, sources, moving, &only_here).await;
-        }
-        let mut order: Vec<_> = sources.into_iter().collect();
-        fastrand::shuffle(&mut order);
+        let sources = self.sources_of(item, from).await?;
+        Geometry::new(item.len)
+            .map_err(|error| Failed::new(FailureKind::Failed, error.to_string(), "Split it into smaller files."))?;
+        let _slot = self.large.acquire().await;
         let mut last = explain(&AskError::NotFound, "it");
-        for source in order {
-            match self.fetch_from(item, from, Sources::from([source]), moving, &only_here).await {
+        for sources in attempts(sources, from) {
+            match self.fetch_large(item, from, sources, moving, &only_here).await {
                 Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::Unverified) => {
                     last = failed;
                 }
@@ -231,47 +262,12 @@ impl Downloads {
         Err(last)
     }
 
-    /// Why none of the owners can be asked.
-    fn nobody_to_ask(&self, owners: &[Owner]) -> Failed {
-        let me = self.who.peer_id();
-        match owners.iter().find(|owner| owner.peer_id != me && self.peers.base_of(owner).is_none()) {
-            Some(owner) => Failed::new(
-                FailureKind::Unreachable,
-                format!("{} has it, but is listed at {}, which means another machine here", owner.name, owner.base_url),
-                "Start that peer with --advertise HOST, or with the tracker's address in the network instead of a loopback one.",
-            ),
-            None => explain(&AskError::NotFound, "it at the moment"),
-        }
-    }
-
-    async fn fetch_from(
-        &self,
-        item: &Item,
-        from: &From,
-        sources: Sources,
-        moving: &Moving,
-        only_here: &OnlyHere,
-    ) -> Result<Outcome, Failed> {
-        let geometry = Geometry::new(item.len)
-            .map_err(|error| Failed::new(FailureKind::Failed, error.to_string(), "Split it into smaller files."))?;
-        if geometry.n_chunks() == 1
-            && let Some(outcome) = self.fetch_small(item.content_id, &sources, &item.target, only_here).await?
-        {
-            return Ok(outcome);
-        }
-        let _slot = self.large.acquire().await;
-        let outcome = self.fetch_large(item.content_id, from, sources, &item.target, moving, only_here).await?;
-        self.sync_folders().await?;
-        Ok(outcome)
-    }
-
     /// Whether the target is this content already.
-    async fn is_there(&self, item: &Item) -> Result<bool, Failed> {
-        if !is_taken(&self.folder, &item.target) {
+    pub(super) async fn is_there(&self, id: ContentId, len: u64, goal: &Target) -> Result<bool, Failed> {
+        if !is_taken(&self.folder, goal) {
             return Ok(false);
         }
-        let (folder, target, library) = (self.folder.clone(), item.target.clone(), self.library.clone());
-        let (id, len) = (item.content_id, item.len);
+        let (folder, target, library) = (self.folder.clone(), goal.clone(), self.library.clone());
         let same = tokio::task::spawn_blocking(move || {
             let (file, identity) = match &target {
                 Target::Share(path) => {
@@ -292,7 +288,7 @@ impl Downloads {
         });
         match same.await {
             Ok(Some(())) => Ok(true),
-            _ => Err(taken(&self.folder, &item.target)),
+            _ => Err(taken(&self.folder, goal)),
         }
     }
 
@@ -330,8 +326,7 @@ impl Downloads {
         match copied.await.map_err(|error| PlaceError::Io(std::io::Error::other(error))).flatten() {
             Ok((map, identity)) => {
                 self.on_placed(map, identity, target);
-                self.sync_folders().await?;
-                Ok(Outcome { len: file.identity.len, from: Vec::new() })
+                Ok(Outcome { len: file.identity.len, from: Vec::new(), dressed: None })
             }
             Err(PlaceError::Taken) => Err(taken(&self.folder, target)),
             Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.folder, target), &error)),
@@ -343,21 +338,8 @@ impl Downloads {
         if let Target::Share(path) = target {
             let content_id = map.content_id();
             self.cache.insert(identity, map);
-            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).note(path);
             self.library.insert(path.clone(), SharedFile { content_id, identity });
         }
-    }
-
-    async fn sync_folders(&self) -> Result<(), Failed> {
-        let folders = std::mem::take(&mut *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner));
-        let folder = self.folder.clone();
-        let again = folders.clone();
-        let synced = tokio::task::spawn_blocking(move || folders.sync(&folder)).await;
-        let synced = synced.map_err(std::io::Error::other).flatten();
-        if synced.is_err() {
-            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
-        }
-        synced.map_err(|error| disk_failed(self.folder.path(), &error))
     }
 
     /// Refuses what does not fit before its first byte (F08).
@@ -366,10 +348,14 @@ impl Downloads {
             let geometry = Geometry::new(len).map_or(0, |geometry| geometry.chunk_len());
             u64::from(have.n_held()) * geometry
         });
+        self.check_free(len.saturating_sub(held))
+    }
+
+    /// The same for so many more bytes.
+    pub(super) fn check_free(&self, needed: u64) -> Result<(), Failed> {
         let Ok(disk) = rustix::fs::fstatvfs(self.partials.dir()) else { return Ok(()) };
         let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        let reserve = MIN_RESERVE.max(total / 100);
-        let needed = len.saturating_sub(held);
+        let reserve = reserve(total);
         if needed + reserve <= free {
             return Ok(());
         }
@@ -386,32 +372,49 @@ impl Downloads {
         let _late = tokio::time::timeout(SCAN_PATIENCE, scanned.wait_for(|scanned| *scanned)).await;
     }
 
-    /// Goes on with what was unfinished when the peer last ended, until it is done or cannot be.
-    pub async fn resume(&self, records: Vec<Record>) {
+    /// Goes on with what was unfinished when the peer last ended, until it is done or cannot be: contents, and files of origins.
+    pub async fn resume(&self, records: Vec<Record>, unheld: Vec<Download>) {
         self.wait_for_scan().await;
-        let resuming = records.into_iter().map(|record| async move {
+        let contents = records.into_iter().map(|record| async move {
             let name = match &record.target {
                 Target::Share(path) => path.to_string(),
                 Target::Elsewhere(path) => path.display().to_string(),
             };
-            let item =
-                Item { name, content_id: record.content_id, len: record.len, target: record.target, owners: None };
-            tracing::info!(name = ?item.name, "going on with an unfinished download");
-            let (events, mut ignored) = mpsc::channel(1);
-            let draining = async { while ignored.recv().await.is_some() {} };
-            let trying = async {
-                loop {
-                    match self.one_of_many(item.clone(), &From::All, &events, true).await {
-                        Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::NotFound) => {
-                            tokio::time::sleep(RESUME_EVERY).await;
-                        }
-                        _ => break,
-                    }
-                }
+            let item = Item {
+                name,
+                content_id: record.content_id,
+                len: record.len,
+                target: record.target,
+                owners: None,
+                dress: None,
+                origin: None,
             };
-            tokio::select! { () = trying => {}, () = draining => {} }
+            tracing::info!(name = item.name, "going on with an unfinished download");
+            let item = &item;
+            Self::keep_trying(|events| async move { self.one_of_many(item.clone(), &From::All, &events, true).await })
+                .await;
         });
-        futures::future::join_all(resuming).await;
+        let origins = unheld.into_iter().map(|request| async move {
+            let origin = request.origin.as_ref().map(ToString::to_string);
+            tracing::info!(origin, "going on with an unfinished download");
+            let request = &request;
+            Self::keep_trying(|events| async move { self.run(request, &events).await }).await;
+        });
+        tokio::join!(futures::future::join_all(contents), futures::future::join_all(origins));
+    }
+
+    /// Tries until nothing is unreachable, telling nobody how it goes.
+    async fn keep_trying<F: Future<Output = Result<(), Failed>>>(work: impl Fn(mpsc::Sender<Event>) -> F) {
+        let (events, mut ignored) = mpsc::channel(1);
+        let draining = async { while ignored.recv().await.is_some() {} };
+        let trying = async {
+            while let Err(failed) = work(events.clone()).await
+                && matches!(failed.kind, FailureKind::Unreachable | FailureKind::NotFound)
+            {
+                tokio::time::sleep(RESUME_EVERY).await;
+            }
+        };
+        tokio::select! { () = trying => {}, () = draining => {} }
     }
 }
 

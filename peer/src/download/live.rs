@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use potluck_common::protocol::{MAX_PROGRESS, Parts, Progress};
 use potluck_common::tree::LengthProof;
 use potluck_common::{ChunkIndex, ContentId, HaveSet};
 use tokio::sync::broadcast;
@@ -76,6 +77,24 @@ impl Live {
     /// A content that is being fetched.
     pub fn get(&self, id: ContentId) -> Option<Arc<LiveContent>> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// How far it is with the contents that are being fetched, as trackers are told; a bounded number of them.
+    pub fn progress(&self) -> Vec<Progress> {
+        let mut contents: Vec<_> = self
+            .contents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|(id, content)| (*id, content.clone()))
+            .collect();
+        contents.sort_by_key(|(id, _)| *id);
+        contents.truncate(MAX_PROGRESS);
+        let parts = |content: &LiveContent| Parts::of(&content.have(), content.partial.map().geometry());
+        contents
+            .iter()
+            .map(|(content_id, content)| Progress { content_id: *content_id, parts: parts(content) })
+            .collect()
     }
 
     /// A chunk is verified and written, and may be handed on.

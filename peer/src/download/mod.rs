@@ -2,8 +2,12 @@
 //!
 //! [`pattern`] reads what was typed and [`plan`] finds out which contents are meant; [`large`] drives the scheduler for contents
 //! of several chunks and [`small`] fetches the others in one request; [`claim`] proves a length and a chunk map, [`fetch`] is
-//! one request, [`neighbours`] listens to what others gain, [`live`] tells others what we gain, [`partial`] holds the unfinished bytes on disk, [`place`] the step to the final name. [`job`] puts them together.
+//! one request, [`neighbours`] listens to what others gain, [`live`] tells others what we gain, [`partial`] holds the unfinished bytes on disk,
+//! [`place`] is the step to the final name, [`batch`] the same for many small contents at once, which [`placing`] gathers.
+//! [`origin`] is a download that names an origin, [`unheld`] fetches one of which no chunk map is known, into a [`spool`].
+//! [`job`] puts them together.
 
+pub mod batch;
 pub mod claim;
 pub mod fetch;
 pub mod job;
@@ -11,9 +15,13 @@ pub mod large;
 pub mod live;
 pub mod moving;
 pub mod neighbours;
+pub mod origin;
 pub mod owners;
 pub mod partial;
 pub mod pattern;
 pub mod place;
+pub mod placing;
 pub mod plan;
 pub mod small;
+pub mod spool;
+pub mod unheld;

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use potluck_common::ContentId;
 
-use super::plan::Item;
 use crate::traffic::Meter;
 use crate::verb::Transfer;
 
@@ -15,16 +14,8 @@ use crate::verb::Transfer;
 pub struct Moving(Mutex<(Transfer, Meter, bool)>);
 
 impl Moving {
-    fn new(item: &Item) -> Self {
-        let transfer = Transfer {
-            name: item.name.clone(),
-            content_id: item.content_id,
-            len: item.len,
-            n_bytes: 0,
-            rate: 0,
-            n_owners: 0,
-            waiting: None,
-        };
+    fn new(name: String, content_id: Option<ContentId>, len: u64) -> Self {
+        let transfer = Transfer { name, content_id, len, n_bytes: 0, rate: 0, n_owners: 0, waiting: None };
         Self(Mutex::new((transfer, Meter::default(), true)))
     }
 
@@ -77,14 +68,19 @@ impl Drop for Listed {
 }
 
 impl AllMoving {
+    /// How many contents are being fetched.
+    pub fn n_moving(&self) -> usize {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// What is moving now.
     pub fn transfers(&self) -> Vec<Transfer> {
         let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.values().map(|moving| moving.peek()).collect()
     }
 
-    pub(super) fn enter(self: &Arc<Self>, item: &Item) -> Listed {
-        let moving = Arc::new(Moving::new(item));
+    pub(super) fn enter(self: &Arc<Self>, name: String, content_id: Option<ContentId>, len: u64) -> Listed {
+        let moving = Arc::new(Moving::new(name, content_id, len));
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let key = list.last_key_value().map_or(0, |(key, _)| key + 1);
         list.insert(key, moving.clone());

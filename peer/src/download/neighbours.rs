@@ -64,6 +64,11 @@ impl Neighbours {
         }
     }
 
+    /// Whether more of them would be listened to.
+    pub fn has_room(&self) -> bool {
+        self.streams.len() < MAX_NEIGHBOURS
+    }
+
     /// Whether an owner's stream is being listened to.
     pub fn hears(&self, owner: PeerId) -> bool {
         self.streams.contains_key(&owner)

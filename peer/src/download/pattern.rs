@@ -98,12 +98,24 @@ pub fn parse_glob(text: &str) -> Result<Glob, PatternError> {
 pub enum Filter {
     /// Everything.
     All,
-    /// Names that contain it.
+    /// Names that contain it, in any letter case, as trackers look for it.
     Contains(String),
     /// Names that start with it.
     Prefix(String),
     /// Names that fit.
     Glob(Glob),
+}
+
+impl Filter {
+    /// Whether a name is among those that are meant.
+    pub fn is_met(&self, path: &SharePath) -> bool {
+        match self {
+            Self::All => true,
+            Self::Contains(text) => path.as_str().to_lowercase().contains(&text.to_lowercase()),
+            Self::Prefix(text) => path.as_str().starts_with(text),
+            Self::Glob(glob) => glob.matches(path),
+        }
+    }
 }
 
 /// Reads a filter.

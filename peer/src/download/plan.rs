@@ -1,16 +1,22 @@
 //! From what was typed to what is to be fetched: asks the tracker which contents the names stand for.
 
 use potluck_common::chunk::MIN_CHUNK_LEN;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
+use std::sync::Arc;
 
 use potluck_common::protocol::{ContentInfo, ContentOwners, FileInfo, FileSummary, Owner};
-use potluck_common::{ContentId, SharePath};
+use potluck_common::register::FileValue;
+use potluck_common::{ContentId, PeerId, SharePath};
 
 use super::job::Downloads;
 use super::owners::explain;
 use super::partial::Target;
 use super::pattern::{Pattern, parse_pattern};
+use crate::discovery::gathered::FilesQuery;
 use crate::verb::{Candidate, Download, Failed, FailureKind};
+use crate::wire::origin_client::Origin;
 use crate::wire::tracker_client::AskError;
 
 /// One content to be fetched.
@@ -25,7 +31,11 @@ pub struct Item {
     /// Where it goes.
     pub target: Target,
     /// Its owners, where the answer of the tracker named them.
-    pub owners: Option<Vec<Owner>>,
+    pub owners: Option<Vec<Arc<Owner>>>,
+    /// The modification time and executable bit that it gets, where these are synced.
+    pub dress: Option<FileValue>,
+    /// What gives it besides owners, in ranges.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// A name that stands for no content, or for several.
@@ -46,6 +56,8 @@ pub struct Plan {
     pub items: Vec<Item>,
     /// Not to be had.
     pub unresolved: Vec<Unresolved>,
+    /// Owners that items have in common: of a hundred thousand files, each knows its owners and none holds their names.
+    owners: HashMap<PeerId, Arc<Owner>>,
 }
 
 /// Names in one page of the tracker's list.
@@ -70,20 +82,11 @@ impl Downloads {
             self.resolve(text, &mut plan).await?;
         }
         if let Some(output) = &request.output {
-            let into_folder = output.is_dir();
-            let means_folder = output.as_os_str().as_encoded_bytes().ends_with(b"/");
-            if !into_folder && (means_folder || plan.items.len() + plan.unresolved.len() > 1) {
-                return Err(Failed::new(
-                    FailureKind::Usage,
-                    format!("there is no folder {} for the download to go to", output.display()),
-                    format!("Make it first: mkdir -p {}", output.display()),
-                ));
+            if !output.is_dir() && plan.items.len() + plan.unresolved.len() > 1 {
+                return Err(no_folder(output));
             }
             for item in &mut plan.items {
-                item.target = match &item.target {
-                    Target::Share(path) if into_folder => Target::Elsewhere(output.join(path.file_name())),
-                    _ => Target::Elsewhere(output.clone()),
-                };
+                item.target = put(item.target.clone(), Some(output))?;
             }
         }
         // The same file may be meant twice: by its name and by a glob.
@@ -136,7 +139,7 @@ impl Downloads {
     }
 
     async fn file_info(&self, name: &SharePath) -> Result<FileInfo, AskError> {
-        self.ask(|tracker| async move { tracker.file(name).await }).await
+        self.directory.file(name).await
     }
 
     /// Everything below a prefix that is wanted.
@@ -147,16 +150,11 @@ impl Downloads {
         wanted: impl Fn(&SharePath) -> bool,
         plan: &mut Plan,
     ) -> Result<(), Failed> {
-        let mut after = String::new();
+        let mut query =
+            FilesQuery { prefix: prefix.into(), limit: PAGE, n_owners: OWNERS_EACH, ..FilesQuery::default() };
         let before = plan.items.len() + plan.unresolved.len();
         loop {
-            let (limit, owners) = (PAGE.to_string(), OWNERS_EACH.to_string());
-            let mut query = vec![("prefix", prefix), ("limit", limit.as_str()), ("owners", owners.as_str())];
-            if !after.is_empty() {
-                query.push(("after", after.as_str()));
-            }
-            let query = &query;
-            let page = self.ask(|tracker| async move { tracker.files(query).await }).await;
+            let page = self.directory.files(&query).await;
             let page = page.map_err(|error| explain(&error, text))?;
             if page.files.n_refused > 0 {
                 tracing::warn!(
@@ -168,7 +166,7 @@ impl Downloads {
                 plan.take_listed(file);
             }
             match page.next {
-                Some(next) if next > after => after = next,
+                Some(next) if next > query.after => query.after = next,
                 _ => break,
             }
         }
@@ -179,15 +177,35 @@ impl Downloads {
     }
 
     async fn suggest(&self, name: &SharePath) -> Option<String> {
-        let limit = MAX_SUGGESTIONS.to_string();
-        let query = [("q", name.file_name()), ("limit", limit.as_str())];
-        let found = self.ask(|tracker| async move { tracker.files(&query).await }).await.ok()?;
+        let query = FilesQuery { contains: name.file_name().into(), limit: MAX_SUGGESTIONS, ..FilesQuery::default() };
+        let found = self.directory.files(&query).await.ok()?;
         let names: Vec<_> = found.files.items.iter().map(|file| file.path.to_string()).collect();
         (!names.is_empty()).then(|| format!("Did you mean {}?", names.join(" or ")))
     }
 }
 
-fn item_of_content(info: &ContentInfo) -> Item {
+/// Where something goes: where it would, or to `output`, a file or a folder that exists.
+pub(super) fn put(target: Target, output: Option<&Path>) -> Result<Target, Failed> {
+    let Some(output) = output else { return Ok(target) };
+    let into_folder = output.is_dir();
+    if !into_folder && output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(no_folder(output));
+    }
+    Ok(match target {
+        Target::Share(path) if into_folder => Target::Elsewhere(output.join(path.file_name())),
+        _ => Target::Elsewhere(output.to_owned()),
+    })
+}
+
+fn no_folder(output: &Path) -> Failed {
+    Failed::new(
+        FailureKind::Usage,
+        format!("there is no folder {} for the download to go to", output.display()),
+        format!("Make it first: mkdir -p {}", output.display()),
+    )
+}
+
+pub(super) fn item_of_content(info: &ContentInfo) -> Item {
     let name = info.names.items.first().cloned();
     // Without a name it goes under its id, which is a fine name.
     let path = name.unwrap_or_else(|| info.content_id.to_string().parse().expect("64 digits are a share path"));
@@ -196,7 +214,9 @@ fn item_of_content(info: &ContentInfo) -> Item {
         content_id: info.content_id,
         len: info.len,
         target: Target::Share(path),
-        owners: Some(info.owners.clone()),
+        owners: Some(info.owners.iter().cloned().map(Arc::new).collect()),
+        dress: None,
+        origin: None,
     }
 }
 
@@ -212,7 +232,7 @@ impl Plan {
     }
 
     /// One name, of which perhaps only the content whose id starts with `digits` is meant.
-    fn take_named(&mut self, text: &str, info: FileInfo, digits: Option<&str>) {
+    pub(super) fn take_named(&mut self, text: &str, info: FileInfo, digits: Option<&str>) {
         let path = info.path;
         let fits =
             |content: &ContentOwners| digits.is_none_or(|digits| content.content_id.to_string().starts_with(digits));
@@ -225,7 +245,9 @@ impl Plan {
                 content_id: content.content_id,
                 len: content.len,
                 target: Target::Share(path),
-                owners: Some(content.owners),
+                owners: Some(content.owners.into_iter().map(Arc::new).collect()),
+                dress: None,
+                origin: None,
             });
             return;
         }
@@ -252,13 +274,20 @@ impl Plan {
         let mut seen = std::collections::HashSet::new();
         file.contents.retain(|content| seen.insert(content.content_id));
         match file.contents.as_slice() {
-            [content] => self.items.push(Item {
-                name: file.path.to_string(),
-                content_id: content.content_id,
-                len: content.len,
-                target: Target::Share(file.path),
-                owners: (content.len <= MIN_CHUNK_LEN && !content.owners.is_empty()).then(|| content.owners.clone()),
-            }),
+            [content] => {
+                let knows = content.len <= MIN_CHUNK_LEN && !content.owners.is_empty();
+                let owners = content.owners.iter().map(|owner| shared(&mut self.owners, owner));
+                let owners = knows.then(|| owners.collect());
+                self.items.push(Item {
+                    name: file.path.to_string(),
+                    content_id: content.content_id,
+                    len: content.len,
+                    target: Target::Share(file.path),
+                    owners,
+                    dress: None,
+                    origin: None,
+                });
+            }
             contents => {
                 let why = ambiguous(&file.path, contents.len());
                 self.unresolved.push(Unresolved { name: file.path.to_string(), candidates: Vec::new(), why });
@@ -282,6 +311,14 @@ fn merged(contents: Vec<ContentOwners>) -> Vec<ContentOwners> {
         }
     }
     merged
+}
+
+/// The one that is known, if it is said to be the same.
+fn shared(known: &mut HashMap<PeerId, Arc<Owner>>, owner: &Owner) -> Arc<Owner> {
+    match known.entry(owner.peer_id) {
+        Entry::Occupied(known) if **known.get() == *owner => known.get().clone(),
+        entry => entry.insert_entry(Arc::new(owner.clone())).get().clone(),
+    }
 }
 
 fn ambiguous(path: &SharePath, n: usize) -> Failed {

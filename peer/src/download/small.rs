@@ -1,90 +1,133 @@
 //! Contents of one chunk: fetched whole in one request, from one owner after another until one gives the right bytes.
 //!
-//! The length that the tracker lists is a claim: where an owner has more bytes than one chunk, the content is not one
-//! of these, and is fetched as a large one, whose length gets proven.
+//! The length that the tracker lists is a claim, and no more than that is read: where an owner has more bytes, the content
+//! is fetched as a large one is, with its length proven.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::Read;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cap_std::fs::{OpenOptions, OpenOptionsExt};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use potluck_common::chunk::MIN_CHUNK_LEN;
-use potluck_common::{ContentId, Geometry};
+use potluck_common::{ChunkMap, ContentId, Geometry};
 
+use super::batch::Small;
 use super::claim::HEAD_START;
+use super::fetch::{failure, reason};
 use super::job::{Downloads, Outcome};
-use super::moving::OnlyHere;
-use super::owners::Sources;
-use super::partial::{PartialStore, Target};
-use super::place::{PlaceError, disk_failed, path_of, place, taken};
-use crate::share::folder::FileIdentity;
-use crate::verb::{Contribution, Failed, FailureKind};
+use super::owners::{Sources, attempts};
+use super::place::{PlaceError, disk_failed, path_of, taken};
+use super::plan::Item;
+use crate::traffic::Reason;
+use crate::verb::{Contribution, Failed, FailureKind, From};
 use crate::wire::peer_client::{FetchError, TOO_LONG};
 
 /// Rounds over all owners while some are only busy.
 const MAX_ROUNDS: u32 = 30;
+/// Requests for whole contents that run at once: enough to keep several owners and this machine busy, few enough for any
+/// owner's upload slots. More contents than these may be waiting to be placed.
+pub const REQUESTS_AT_ONCE: usize = 32;
 
 /// What came from whom.
 struct Fetched {
     bytes: Vec<u8>,
-    from: String,
+    from: Option<String>,
 }
 
 impl Downloads {
-    /// Fetches a content of at most one chunk and gives it its name; the name is durable after the next sync of folders.
-    /// `None` if nobody has such a content and somebody has a longer one.
-    pub(super) async fn fetch_small(
-        &self,
-        id: ContentId,
-        sources: &Sources,
-        target: &Target,
-        only_here: &OnlyHere,
-    ) -> Result<Option<Outcome>, Failed> {
-        let permit = self.budget.take(MIN_CHUNK_LEN).await;
-        let Some(Fetched { bytes, from }) = self.fetch_whole(id, sources).await? else { return Ok(None) };
-        let outcome = self.keep_small(id, bytes, from, target, only_here).await?;
+    /// Fetches a content that is listed with at most one chunk and gives it its name. `None` if nobody has such a content and
+    /// somebody has a longer one.
+    pub(super) async fn fetch_small(&self, item: &Item, from: &From) -> Result<Option<Outcome>, Failed> {
+        let (id, target) = (item.content_id, &item.target);
+        if self.is_there(id, item.len, target).await? {
+            return Ok(Some(Outcome { len: item.len, from: Vec::new(), dressed: None }));
+        }
+        let permit = self.budget.take(item.len).await;
+        let Some(fetched) = self.bytes_of(item, from).await? else { return Ok(None) };
+        let small = Small { content_id: id, bytes: fetched.bytes, target: target.clone(), dress: item.dress };
+        let outcome = self.keep_small(small, fetched.from).await?;
         drop(permit);
         Ok(Some(outcome))
     }
 
     /// Gives verified bytes of at most one chunk their name.
-    pub(super) async fn keep_small(
-        &self,
-        id: ContentId,
-        bytes: Vec<u8>,
-        from: String,
-        target: &Target,
-        only_here: &OnlyHere,
-    ) -> Result<Outcome, Failed> {
-        let len = bytes.len() as u64;
-        let (folder, partials, goal) = (self.folder.clone(), self.partials.clone(), target.clone());
-        let until_done = only_here.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let _until_done = until_done;
-            write_and_place(&folder, &partials, id, &bytes, &goal)
-        });
-        match written.await.map_err(|error| PlaceError::Io(io::Error::other(error))).flatten() {
+    pub(super) async fn keep_small(&self, small: Small, from: Option<String>) -> Result<Outcome, Failed> {
+        let (content_id, len, target) = (small.content_id, small.bytes.len() as u64, &small.target.clone());
+        let is_dressed = small.dress.is_some();
+        match self.placer.place(small).await {
             Ok(identity) => {
                 let geometry = Geometry::new(len).expect("it is at most one chunk");
-                let map = potluck_common::ChunkMap::from_values(geometry, vec![*id.as_bytes()]);
-                self.on_placed(map, identity, target);
-                Ok(Outcome { len, from: vec![Contribution { name: from, n_bytes: len }] })
+                self.on_placed(ChunkMap::from_values(geometry, vec![*content_id.as_bytes()]), identity, target);
+                let from = from.map(|name| Contribution { name, n_bytes: len });
+                Ok(Outcome { len, from: from.into_iter().collect(), dressed: is_dressed.then_some(identity) })
+            }
+            // Perhaps another download has just put the same there.
+            Err(PlaceError::Taken) if self.is_there(content_id, len, target).await? => {
+                Ok(Outcome { len, from: Vec::new(), dressed: None })
             }
             Err(PlaceError::Taken) => Err(taken(&self.folder, target)),
             Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.folder, target), &error)),
         }
     }
 
-    async fn fetch_whole(&self, id: ContentId, sources: &Sources) -> Result<Option<Fetched>, Failed> {
+    /// The bytes, from another file of ours or from an owner.
+    async fn bytes_of(&self, item: &Item, from: &From) -> Result<Option<Fetched>, Failed> {
+        let id = item.content_id;
+        if item.len == 0 && id == ContentId::of(&[]) {
+            return Ok(Some(Fetched { bytes: Vec::new(), from: None }));
+        }
+        if let Some(bytes) = self.bytes_here(id).await {
+            return Ok(Some(Fetched { bytes, from: None }));
+        }
+        let _turn = self.small.acquire().await;
+        // Before they come: what is asked for is sent at once.
+        self.limit.take(item.len).await;
+        let is_guessed = item.owners.is_none() && *from == From::All;
+        if is_guessed && let Some(sources) = self.recent.get(Instant::now()) {
+            let guess = tokio::time::timeout(HEAD_START, self.fetch_whole(item, &sources)).await;
+            if let Ok(Ok(Some(fetched))) = guess {
+                return Ok(Some(fetched));
+            }
+        }
+        let sources = self.sources_of(item, from).await?;
+        if is_guessed {
+            self.recent.set(&sources, Instant::now());
+        }
+        let mut last = None;
+        for sources in attempts(sources, from) {
+            match self.fetch_whole(item, &sources).await {
+                Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::Unverified) => {
+                    last = Some(failed);
+                }
+                fetched => return fetched,
+            }
+        }
+        last.map_or(Ok(None), Err)
+    }
+
+    /// The bytes of a file that we share under another name, verified like anybody else's.
+    async fn bytes_here(&self, id: ContentId) -> Option<Vec<u8>> {
+        let (path, file) =
+            self.library.find(id).into_iter().next().filter(|(_, file)| file.identity.len <= MIN_CHUNK_LEN)?;
+        let folder = self.folder.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            folder.open_unchanged(&path, file.identity)?.take(MIN_CHUNK_LEN + 1).read_to_end(&mut bytes)?;
+            std::io::Result::Ok(bytes)
+        });
+        read.await.ok()?.ok().filter(|bytes| ContentId::of(bytes) == id)
+    }
+
+    async fn fetch_whole(&self, item: &Item, sources: &Sources) -> Result<Option<Fetched>, Failed> {
+        let id = item.content_id;
         let mut left: Vec<_> = sources.values().filter(|source| source.owner.complete).collect();
         fastrand::shuffle(&mut left);
         // Slower than this is too slow (C11), and an owner that is slow or silent does not keep the next one waiting.
         let slow_rate = self.config.scheduler.slow_rate.max(1);
         let patience = self.config.owner_timeout + Duration::from_secs(MIN_CHUNK_LEN / slow_rate);
         let mut is_longer = false;
+        let (tag, mut n_asked) = (fastrand::u32(..), 0u32);
         let (mut bad, mut why) = (0, String::from("nobody who has it answers"));
         for _ in 0..MAX_ROUNDS {
             let mut busy = Vec::new();
@@ -92,8 +135,12 @@ impl Downloads {
             let mut asking = FuturesUnordered::new();
             loop {
                 if let Some(source) = left.pop() {
-                    let whole = tokio::time::timeout(patience, self.peers.whole(&source.base, id, MIN_CHUNK_LEN));
+                    let request_id = format!("{tag:08x}-{n_asked}");
+                    n_asked += 1;
+                    tracing::debug!(request_id, owner = source.owner.name, content_id = %id, "asking");
                     asking.push(async move {
+                        let whole = self.peers.whole(&source.base, id, item.len, &request_id);
+                        let whole = tokio::time::timeout(patience, whole);
                         let slow = |_| Err(FetchError::Unreachable("it is too slow".into()));
                         (source, whole.await.unwrap_or_else(slow))
                     });
@@ -104,13 +151,18 @@ impl Downloads {
                 let Ok(Some((source, answer))) = tokio::time::timeout(head_start, asking.next()).await else {
                     continue;
                 };
+                if let Err(error) = &answer {
+                    self.traffic.on_failed(reason(failure(error)));
+                }
                 match answer {
                     Ok(bytes) if ContentId::of(&bytes) == id => {
-                        self.traffic.down.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        return Ok(Some(Fetched { bytes, from: source.owner.name.clone() }));
+                        self.traffic.n_verified.fetch_add(1, Ordering::Relaxed);
+                        self.traffic.on_received(&source.owner, id, bytes.len() as u64);
+                        return Ok(Some(Fetched { bytes, from: Some(source.owner.name.clone()) }));
                     }
                     Ok(_) => {
-                        tracing::warn!(owner = ?source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
+                        self.traffic.on_failed(Reason::Corrupt);
+                        tracing::warn!(owner = source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
                         bad += 1;
                     }
                     Err(FetchError::Choked(retry_after)) => {
@@ -134,27 +186,4 @@ impl Downloads {
         }
         Err(Failed::new(FailureKind::Unreachable, why, "Check that a peer which has it is running; peers lists them."))
     }
-}
-
-fn write_and_place(
-    folder: &crate::share::folder::ShareFolder,
-    partials: &PartialStore,
-    id: ContentId,
-    bytes: &[u8],
-    target: &Target,
-) -> Result<FileIdentity, PlaceError> {
-    let name = id.to_string();
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o644);
-    let mut file: File = partials.dir().open_with(&name, &options)?.into_std();
-    let placed = (|| {
-        file.write_all(bytes)?;
-        file.sync_data()?;
-        place(folder, partials.dir(), &name, &file, target)
-    })();
-    if let Err(error) = placed {
-        let _also_gone = partials.dir().remove_file(&name);
-        return Err(error);
-    }
-    Ok(FileIdentity::of(&file)?)
 }

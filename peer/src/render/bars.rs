@@ -132,6 +132,7 @@ impl Bars {
                 let text = format!("{:>3}% {}", percent(transfer.n_bytes, transfer.len), escape(why));
                 fit(&text, self.numbers_width())
             }
+            None if transfer.len == 0 => fit(&super::table::progress(transfer), self.numbers_width()),
             None => {
                 let left = eta(transfer.len.saturating_sub(transfer.n_bytes), transfer.rate);
                 let owners = count(transfer.n_owners.into(), "owner", "owners");

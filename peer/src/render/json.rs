@@ -24,7 +24,17 @@ impl Json {
     /// For the answer to `verb`.
     pub fn new(verb: &Verb) -> Self {
         let files = matches!(verb, Verb::Show { .. }).then(Vec::new);
-        let is_object = matches!(verb, Verb::Show { .. } | Verb::Peers | Verb::Status | Verb::Getip { .. });
+        let is_object = matches!(
+            verb,
+            Verb::Show { .. }
+                | Verb::Peers
+                | Verb::Status
+                | Verb::Getip { .. }
+                | Verb::Limit { .. }
+                | Verb::Sync { .. }
+                | Verb::Conflicts { .. }
+                | Verb::Trash { .. }
+        );
         Self { files, is_object }
     }
 
@@ -41,6 +51,10 @@ impl Json {
             (Event::Done, Some(gathered)) => out.result(&line(&Shown { files: gathered, next: None })),
             (Event::Peers { peers }, _) => out.result(&line(&HashMap::from([("peers", peers)]))),
             (Event::Addresses { addresses }, _) => out.result(&line(&HashMap::from([("addresses", addresses)]))),
+            (Event::Limits(limits), _) => out.result(&line(limits)),
+            (Event::Sync(sync), _) => out.result(&line(sync)),
+            (Event::Conflicts { conflicts }, _) => out.result(&line(&HashMap::from([("conflicts", conflicts)]))),
+            (Event::Trash { items }, _) => out.result(&line(&HashMap::from([("items", items)]))),
             (Event::Status(status), _) => out.result(&line(status)),
             (Event::Done, _) if self.is_object => Ok(()),
             // An answer of one object has no room for it.
@@ -60,7 +74,7 @@ struct Shown<'a> {
     next: Option<String>,
 }
 
-fn line(value: &impl Serialize) -> String {
+pub(super) fn line(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).expect("events are plain data with text keys");
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {

@@ -4,6 +4,7 @@
 //! come from; nothing here asks the peer anything.
 
 pub mod bars;
+pub mod doctor;
 pub mod echo;
 pub mod escape;
 pub mod json;
@@ -11,6 +12,7 @@ pub mod look;
 pub mod out;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod sheet;
 pub mod table;
 pub mod tally;
 pub mod text;
@@ -27,7 +29,8 @@ pub use out::Out;
 pub use text::failure;
 pub use units::{count, size};
 
-use crate::verb::{Event, Failed, FailureKind, Verb};
+use crate::on_complete::{Completed, Completions};
+use crate::verb::{Event, Failed, FailureKind, Finished, Verb};
 
 /// For people or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl<'a> Renderer<'a> {
     /// For the answer to `verb`.
     pub fn new(verb: &Verb, format: Format, look: Look, out: &'a mut Out) -> Self {
         let format = match format {
-            Format::Text => Shown::Text(Box::new(text::Text::new(look))),
+            Format::Text => Shown::Text(Box::new(text::Text::new(verb, look))),
             Format::Json => Shown::Json(json::Json::new(verb)),
         };
         let (is_download, is_stop) = (matches!(verb, Verb::Download(_)), matches!(verb, Verb::Stop));
@@ -97,6 +100,24 @@ impl<'a> Renderer<'a> {
                 let hint = self.look.paint(FAINT, "hint:");
                 self.out.remark(&format!("{hint} Give the same download again to go on from there."));
             }
+        }
+    }
+}
+
+/// Gives events on, and tells of the files that have come with them.
+pub async fn told_of(mut events: mpsc::Receiver<Event>, on: mpsc::Sender<Event>, completions: Completions) {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = on.closed() => None,
+        };
+        let Some(event) = event else { return };
+        if let Event::Finished(Finished { path, content_id, len, .. }) = &event {
+            completions.tell(Completed { path: path.clone(), content_id: *content_id, len: *len }).await;
+        }
+        // Whoever hangs up cancels the verb.
+        if on.send(event).await.is_err() {
+            return;
         }
     }
 }

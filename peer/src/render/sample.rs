@@ -1,8 +1,9 @@
 //! Canned values for the tests of what is shown.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use potluck_common::protocol::{ContentSummary, Owner, PeerInfo, Rates};
+use potluck_common::protocol::{ContentSummary, Entry, Owner, PeerInfo, Rates, RefusedBecause, SyncMode};
 use potluck_common::{ContentId, PeerId};
 
 use crate::verb::*;
@@ -54,6 +55,8 @@ pub(crate) fn peers() -> Vec<PeerInfo> {
         seen_ms: NOW_MS,
         n_files: u64::from(seed) * 10,
         n_bytes: u64::from(seed) << 30,
+        sync: None,
+        reachable: None,
         rates,
     };
     vec![
@@ -98,7 +101,12 @@ pub(crate) fn transfer(name: &str, seed: u8, len: u64, n_bytes: u64, waiting: Op
     let waiting = waiting.map(Into::into);
     let rate = if waiting.is_some() { 0 } else { 20 << 20 };
     let n_owners = if waiting.is_some() { 0 } else { 3 };
-    Transfer { name: name.into(), content_id: id(seed), len, n_bytes, rate, n_owners, waiting }
+    Transfer { name: name.into(), content_id: Some(id(seed)), len, n_bytes, rate, n_owners, waiting }
+}
+
+pub(crate) fn limits() -> LimitsStatus {
+    let limit = |text: &str, rate| LimitStatus { limit: text.parse().unwrap(), rate: NonZeroU64::new(rate) };
+    LimitsStatus { up: limit("1536K", 1536 << 10), down: limit("10M,off@22-06:30", 0) }
 }
 
 pub(crate) fn status() -> Status {
@@ -108,14 +116,24 @@ pub(crate) fn status() -> Status {
         base_url: "http://172.18.0.3:7701".into(),
         share: PathBuf::from("/share"),
         trackers: vec![
-            TrackerStatus { url: "http://tracker:7700".into(), reachable: true },
-            TrackerStatus { url: "http://other:7700".into(), reachable: false },
+            TrackerStatus {
+                url: "http://tracker:7700".into(),
+                reachable: true,
+                reaches_us: Some(false),
+                refuses: Some(RefusedPaths {
+                    n_paths: 2,
+                    path: "a/rtl\u{202e}fdp".parse().unwrap(),
+                    why: RefusedBecause::Quota.explain().into(),
+                }),
+            },
+            TrackerStatus { url: "http://other:7700".into(), reachable: false, reaches_us: None, refuses: None },
         ],
         n_files: 12,
         n_bytes: 3 << 30,
         n_hashing: 2,
         n_skipped: 1,
         rates: Rates { up: 1 << 20, down: 20 << 20 },
+        limits: limits(),
         downloads: vec![
             transfer("film.mkv", 2, 100 << 20, 45 << 20, None),
             transfer("disk.img", 7, 4 << 30, 1 << 30, Some("no space")),
@@ -165,4 +183,53 @@ pub(crate) fn download() -> Vec<Event> {
             "Make room, then download again.",
         )),
     ]
+}
+
+pub(crate) fn sync() -> SyncStatus {
+    let peer = |n: u8, mode, n_lacking| SyncPeer {
+        peer_id: PeerId::from_bytes([n; 16]),
+        name: format!("node{n}"),
+        mode,
+        n_lacking,
+        n_bytes_lacking: n_lacking << 20,
+    };
+    SyncStatus {
+        mode: Some(SyncMode::Both),
+        n_files: 4_711,
+        n_to_do: 3,
+        n_held: 1_200,
+        n_conflicts: 1,
+        paused: Some("the share folder is gone".into()),
+        troubles: vec![SyncTrouble { path: "a/B.txt".parse().unwrap(), why: "something else stands there".into() }],
+        peers: vec![peer(1, SyncMode::Both, 0), peer(2, SyncMode::Receive, 3)],
+    }
+}
+
+pub(crate) fn conflicts() -> Vec<Conflict> {
+    let version = |path: &str, bytes: &[u8]| ConflictVersion {
+        path: path.parse().unwrap(),
+        content_id: Some(ContentId::of(bytes)),
+        len: 1 << 20,
+        mtime_ms: 0,
+    };
+    let versions = vec![version("notes.txt", b"a"), version("notes.conflict-10e5cf3d.txt", b"b")];
+    vec![Conflict { path: "notes.txt".parse().unwrap(), versions }]
+}
+
+pub(crate) fn trash() -> Vec<TrashItem> {
+    let item = |path: Option<&str>, why: &str| TrashItem {
+        item: "18c2-00ff".into(),
+        path: path.map(|path| path.parse().unwrap()),
+        len: 12_345,
+        since_ms: path.map(|_| NOW_MS - 3_600_000),
+        why: path.map(|_| why.into()),
+    };
+    vec![item(Some("docs/notes.txt"), "overwritten"), item(Some("a\u{202e}b"), "set_aside"), item(None, "")]
+}
+
+/// Lines of a manifest.
+pub(crate) fn entries() -> Vec<Entry> {
+    let entry =
+        |path: &str, len| Entry { path: path.parse().unwrap(), content_id: ContentId::of(path.as_bytes()), len };
+    vec![entry("docs/crème brûlée.md", 126), entry("rtl\u{202e}fdp", 0)]
 }

@@ -8,7 +8,8 @@ use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Tab
 use super::look::{FAINT, GOOD, Look, ODD, STRONG};
 use super::units::{age, count, percent, rate, size};
 use super::{escape, units};
-use crate::verb::{Address, Candidate, Held, ShownFile, Status, Transfer};
+use crate::verb::{Address, Candidate, Held, LimitStatus, LimitsStatus, RefusedPaths, ShownFile, Status, Transfer};
+use crate::wire::announce::MEND_REACH;
 use potluck_common::protocol::PeerInfo;
 
 /// What `show` prints: one row for each content, its name on each of them.
@@ -50,7 +51,7 @@ pub fn files_in_all(files: &[ShownFile]) -> String {
     if n_contents > files.len() as u64 {
         text += &format!(" with {n_contents} contents");
     }
-    text + &format!(", {}; {held} held here", size(n_bytes))
+    format!("{text}, {}; {held} held here", size(n_bytes))
 }
 
 /// What `peers` prints.
@@ -124,11 +125,24 @@ pub fn status(status: &Status, look: &Look) -> String {
     line("address", escape(&status.base_url).into_owned());
     line("share", escape(&status.share.display().to_string()).into_owned());
     for (index, tracker) in status.trackers.iter().enumerate() {
-        let state = match tracker.reachable {
-            true => look.paint(GOOD, "answers"),
-            false => look.paint(ODD, "does not answer"),
+        let state = match (tracker.reachable, tracker.reaches_us) {
+            (true, Some(false)) => look.paint(ODD, "answers, but cannot reach this peer"),
+            (true, _) => look.paint(GOOD, "answers"),
+            (false, _) => look.paint(ODD, "does not answer"),
         };
         line(if index == 0 { "tracker" } else { "" }, format!("{} {state}", escape(&tracker.url)));
+        if let Some(RefusedPaths { n_paths, path, why }) = &tracker.refuses {
+            let n_paths = count(*n_paths, "path", "paths");
+            let why = format!(
+                "it does not take {n_paths} of the synced folder, as {}: {}",
+                escape(path.as_str()),
+                escape(why)
+            );
+            line("", look.paint(ODD, &why));
+        }
+    }
+    if status.trackers.iter().any(|tracker| tracker.reaches_us == Some(false)) {
+        line("", format!("so others hardly can: {MEND_REACH}"));
     }
     let mut files = format!("{}, {}", count(status.n_files, "file", "files"), size(status.n_bytes));
     if status.n_hashing > 0 {
@@ -143,23 +157,48 @@ pub fn status(status: &Status, look: &Look) -> String {
     } else {
         String::new()
     };
-    line("sends", format!("{}{uploads}", rate(status.rates.up)));
-    line("receives", rate(status.rates.down));
+    line("sends", format!("{}{uploads}{}", rate(status.rates.up), at_most(&status.limits.up)));
+    line("receives", format!("{}{}", rate(status.rates.down), at_most(&status.limits.down)));
     for (index, transfer) in status.downloads.iter().enumerate() {
         line(if index == 0 { "downloads" } else { "" }, format!("{}  {}", escape(&transfer.name), progress(transfer)));
     }
     lines.join("\n")
 }
 
+/// What `limit` prints.
+pub fn limits(limits: &LimitsStatus, look: &Look) -> String {
+    let line = |key: &str, status: &LimitStatus| {
+        let mut now = status.rate.map_or_else(|| "no limit".to_owned(), |limit| rate(limit.get()));
+        if status.limit.has_hours() {
+            now += &format!(" now ({})", status.limit);
+        }
+        format!("{} {now}", look.paint(FAINT, &units::fit(key, 4)))
+    };
+    [line("up", &limits.up), line("down", &limits.down)].join("\n")
+}
+
+/// What is said of a limit beside a rate, if there is one.
+fn at_most(status: &LimitStatus) -> String {
+    match (status.rate, status.limit.has_hours()) {
+        (None, false) => String::new(),
+        (Some(limit), false) => format!(", at most {}", rate(limit.get())),
+        (Some(limit), true) => format!(", at most {} now ({})", rate(limit.get()), status.limit),
+        (None, true) => format!(", no limit now ({})", status.limit),
+    }
+}
+
 /// How a transfer stands, in words: `45% of 43 MiB, 12 MiB/s, 3 owners, 2.1 s left`.
 pub fn progress(transfer: &Transfer) -> String {
-    let mut text = format!("{}% of {}", percent(transfer.n_bytes, transfer.len), size(transfer.len));
+    let mut text = match transfer.len {
+        0 => format!("{} so far", size(transfer.n_bytes)),
+        len => format!("{}% of {}", percent(transfer.n_bytes, len), size(len)),
+    };
     if let Some(why) = &transfer.waiting {
-        return text + &format!(", waiting: {}", escape(why));
+        return format!("{text}, waiting: {}", escape(why));
     }
     text += &format!(", {}, {}", rate(transfer.rate), count(transfer.n_owners.into(), "owner", "owners"));
     match units::time_left(transfer.len.saturating_sub(transfer.n_bytes), transfer.rate) {
-        Some(left) => text + &format!(", {left} left"),
+        Some(left) => format!("{text}, {left} left"),
         None => text,
     }
 }
@@ -169,7 +208,8 @@ fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-struct Column {
+/// One column of a table.
+pub(super) struct Column {
     title: &'static str,
     alignment: CellAlignment,
     wraps: bool,
@@ -177,20 +217,23 @@ struct Column {
 
 impl Column {
     /// A column that may wrap when the terminal is narrow.
-    const fn name(title: &'static str) -> Self {
+    pub(super) const fn name(title: &'static str) -> Self {
         Self { title, alignment: CellAlignment::Left, wraps: true }
     }
 
-    const fn left(title: &'static str) -> Self {
+    /// A column on the left.
+    pub(super) const fn left(title: &'static str) -> Self {
         Self { title, alignment: CellAlignment::Left, wraps: false }
     }
 
-    const fn right(title: &'static str) -> Self {
+    /// One of numbers.
+    pub(super) const fn right(title: &'static str) -> Self {
         Self { title, alignment: CellAlignment::Right, wraps: false }
     }
 }
 
-fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, look: &Look) -> String {
+/// Rows under a header, as wide as the terminal.
+pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, look: &Look) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).force_no_tty();
     table.set_header(columns.iter().map(|column| Cell::new(column.title).set_alignment(column.alignment)));
@@ -250,5 +293,6 @@ mod tests {
         insta::assert_snapshot!("addresses", addresses(&sample::addresses(), &Look::PLAIN));
         insta::assert_snapshot!("candidates", candidates("notes.txt", &sample::candidates(), &wide(100)));
         insta::assert_snapshot!("status", status(&sample::status(), &Look::PLAIN));
+        insta::assert_snapshot!("limits", limits(&sample::limits(), &Look::PLAIN));
     }
 }

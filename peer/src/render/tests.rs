@@ -46,7 +46,7 @@ fn transcript(verb: &Verb, events: &[Event], format: Format, look: Look) -> Stri
 }
 
 fn download() -> Verb {
-    Verb::Download(Download { names: vec!["x".into()], from: From::All, output: None })
+    Verb::Download(Download { names: vec!["x".into()], from: From::All, output: None, origin: None })
 }
 
 fn cases() -> Vec<(&'static str, Verb, Vec<Event>)> {
@@ -69,10 +69,17 @@ fn cases() -> Vec<(&'static str, Verb, Vec<Event>)> {
             vec![Event::Files { files: files[..2].to_vec() }, Event::Files { files: files[2..].to_vec() }, Event::Done],
         ),
         ("show_nothing", show(), vec![Event::Files { files: vec![] }, Event::Done]),
+        (
+            "show_no_match",
+            Verb::Show { pattern: Some("a\u{202e}b".into()) },
+            vec![Event::Files { files: vec![] }, Event::Done],
+        ),
+        ("verify_nothing", Verb::Verify { pattern: None }, vec![Event::Done]),
         ("show_failed", show(), vec![Event::Failed(failed)]),
         ("peers", Verb::Peers, vec![Event::Peers { peers: sample::peers() }, Event::Done]),
         ("getip", Verb::Getip { target: None }, vec![Event::Addresses { addresses: sample::addresses() }, Event::Done]),
         ("status", Verb::Status, vec![Event::Status(sample::status()), Event::Done]),
+        ("limit", Verb::Limit { change: None }, vec![Event::Limits(sample::limits()), Event::Done]),
         ("download_several", download(), sample::download()),
         ("download_one", download(), one),
         (
@@ -105,6 +112,11 @@ fn cases() -> Vec<(&'static str, Verb, Vec<Event>)> {
                 Event::Verified { path: "b\u{200b}".parse().unwrap(), intact: false },
                 Event::Failed(Failed::new(FailureKind::Unverified, "1 of 2 files is damaged", "Download it again.")),
             ],
+        ),
+        (
+            "manifest",
+            Verb::Manifest { pattern: None, swarm: false },
+            vec![Event::Entries { entries: sample::entries() }, Event::Entries { entries: vec![] }, Event::Done],
         ),
         ("stop", Verb::Stop, vec![Event::Done]),
     ]

@@ -12,8 +12,9 @@ use super::look::{BAD, FAINT, GOOD, Look, ODD};
 use super::out::Out;
 use super::tally::{Tally, contributions};
 use super::units::{count, duration, mean_rate, size};
-use super::{escape, table};
-use crate::verb::{Event, Failed, Finished, ShownFile, Transfer};
+use super::{escape, sheet, table};
+use crate::sums;
+use crate::verb::{Event, Failed, Finished, ShownFile, Transfer, Verb};
 
 /// Without bars, a running file says how it stands this often, and whenever what it waits for changes.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -25,7 +26,8 @@ pub struct Text {
     quiet: Option<NoControlEcho>,
     tally: Tally,
     files: Vec<ShownFile>,
-    is_show: bool,
+    /// What is said at the end if there was nothing to list.
+    nothing: Option<String>,
     n_intact: u64,
     n_damaged: u64,
     /// When a running file last said how it stands, and what it waited for.
@@ -35,14 +37,14 @@ pub struct Text {
 
 impl Text {
     /// For one verb's answer.
-    pub fn new(look: Look) -> Self {
+    pub fn new(verb: &Verb, look: Look) -> Self {
         Self {
             look,
             bars: None,
             quiet: None,
             tally: Tally::default(),
             files: Vec::new(),
-            is_show: false,
+            nothing: nothing(verb),
             n_intact: 0,
             n_damaged: 0,
             said: HashMap::new(),
@@ -96,13 +98,32 @@ impl Text {
         match event {
             Event::Files { files } => {
                 self.files.extend_from_slice(files);
-                self.is_show = true;
                 (None, None)
+            }
+            // As `b3sum --check` reads them: only on a terminal there is something to protect.
+            Event::Entries { entries } => {
+                if !entries.is_empty() {
+                    self.nothing = None;
+                }
+                let lines = entries.iter().map(|entry| sums::line(entry.content_id, entry.path.as_str()));
+                let lines: Vec<_> =
+                    lines.map(|line| if self.look.terminal { escape(&line).into_owned() } else { line }).collect();
+                ((!lines.is_empty()).then(|| lines.join("\n")), None)
             }
             Event::Peers { peers } if peers.is_empty() => (None, Some("no peers".into())),
             Event::Peers { peers } => (Some(table::peers(peers, &self.look)), None),
             Event::Addresses { addresses } => (Some(table::addresses(addresses, &self.look)), None),
             Event::Status(status) => (Some(table::status(status, &self.look)), None),
+            Event::Limits(limits) => (Some(table::limits(limits, &self.look)), None),
+            Event::Sync(sync) => (Some(sheet::sync(sync, &self.look)), None),
+            Event::Conflicts { conflicts } if conflicts.is_empty() => (None, Some("no conflicts".into())),
+            Event::Conflicts { conflicts } => (Some(sheet::conflicts(conflicts, &self.look)), None),
+            Event::Trash { items } if items.is_empty() => (None, Some("the trash is empty".into())),
+            Event::Trash { items } => (Some(sheet::trash(items, &self.look)), None),
+            Event::Restored { path, .. } => {
+                (Some(format!("{} {}", self.look.paint(GOOD, "✓"), escape(path.as_str()))), None)
+            }
+            Event::Lacking { n_files, n_bytes, peers } => (None, Some(sheet::lacking(*n_files, *n_bytes, peers))),
             Event::Names { names } => {
                 (Some(names.iter().map(|name| escape(name)).collect::<Vec<_>>().join("\n")), None)
             }
@@ -115,6 +136,7 @@ impl Text {
             Event::Finished(finished) => (Some(self.finished(finished)), None),
             Event::Unfinished { why, .. } => (None, self.failure(why)),
             Event::Verified { path, intact } => {
+                self.nothing = None;
                 let state = if *intact {
                     self.n_intact += 1;
                     self.look.paint(GOOD, "OK")
@@ -124,8 +146,15 @@ impl Text {
                 };
                 (Some(format!("{}: {state}", escape(path.as_str()))), None)
             }
-            Event::Notice { message } => (None, Some(format!("{} {}", self.look.paint(ODD, "note:"), escape(message)))),
-            Event::Done => self.ending(elapsed),
+            Event::Notice { message } => {
+                self.nothing = None; // It was said why.
+                (None, Some(format!("{} {}", self.look.paint(ODD, "note:"), escape(message))))
+            }
+            Event::Done => {
+                let (result, remark) = self.ending(elapsed);
+                let nothing = self.nothing.take().filter(|_| result.is_none());
+                (result, remark.or(nothing))
+            }
             Event::Failed(failed) => {
                 let (result, remark) = self.ending(elapsed);
                 let remarks: Vec<_> = remark.into_iter().chain(self.failure(failed)).collect();
@@ -140,9 +169,6 @@ impl Text {
         let shown = (!self.files.is_empty()).then(|| table::files(&self.files, &self.look));
         if shown.is_some() && self.look.terminal {
             remarks.push(self.look.paint(FAINT, &table::files_in_all(&self.files)));
-        }
-        if self.is_show && shown.is_none() {
-            remarks.push("no files".to_owned());
         }
         if self.n_intact + self.n_damaged > 0 {
             let files = count(self.n_intact + self.n_damaged, "file", "files");
@@ -195,9 +221,9 @@ impl Text {
         }
         // The whole id is there to be compared with b3sum; in a long list it would hide everything else.
         match self.tally.n_files {
-            0..=1 => text + &format!("\n  {}", self.look.paint(FAINT, &finished.content_id.to_string())),
+            0..=1 => format!("{text}\n  {}", self.look.paint(FAINT, &finished.content_id.to_string())),
             n if n <= MOST_BARS as u64 => {
-                text + &format!("  {}", self.look.paint(FAINT, &finished.content_id.to_string()))
+                format!("{text}  {}", self.look.paint(FAINT, &finished.content_id.to_string()))
             }
             _ => text,
         }
@@ -216,6 +242,22 @@ impl Text {
         }
         Some(failure(&failed, &self.look))
     }
+}
+
+/// What a list says that has nothing in it.
+fn nothing(verb: &Verb) -> Option<String> {
+    Some(match verb {
+        Verb::Show { pattern: Some(pattern) } => {
+            format!("no file matches {}; `show` alone lists all there are", escape(pattern))
+        }
+        Verb::Show { pattern: None } | Verb::Manifest { pattern: None, swarm: true } => {
+            "nobody shares a file yet; what a peer has in its share folder is listed here".into()
+        }
+        Verb::Manifest { pattern: None, swarm: false } | Verb::Verify { pattern: None } => {
+            "nothing is shared here yet; put files into the share folder".into()
+        }
+        _ => return None,
+    })
 }
 
 /// A failure in words: what happened, and what to do next.

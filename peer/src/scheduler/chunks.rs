@@ -194,6 +194,11 @@ impl Chunks {
         }
     }
 
+    /// Whether no copy of it is known, at a partial owner or on its way.
+    pub(super) fn is_fresh(&self, chunk: ChunkIndex) -> bool {
+        self.rank(chunk.get()) == 0
+    }
+
     /// Whether there is anything to tell chunks apart by.
     pub(super) fn all_alike(&self) -> bool {
         self.by_rank.iter().filter(|bits| !bits.is_empty()).count() <= 1

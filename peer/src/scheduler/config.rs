@@ -14,8 +14,6 @@ pub struct SchedulerConfig {
     pub max_run_len: u64,
     /// The length of an owner's first run in bytes; it grows fourfold with every run that arrived whole.
     pub first_run_len: u64,
-    /// The longest run in bytes until the last chunk is held: so much is at risk with one lying length.
-    pub unproven_run_len: u64,
     /// Requests that run at one owner side by side, while all owners are complete: the next one is under
     /// way before the last one ends.
     pub per_owner: u32,
@@ -55,6 +53,8 @@ pub struct SchedulerConfig {
     pub steal_min: Duration,
     /// In the endgame, a request without a byte for so long counts as stuck: its chunk is asked again.
     pub stuck_after: Duration,
+    /// So long after our own limit held a request back, nobody else is asked for what it owes.
+    pub held_back_for: Duration,
     /// Chunks that are asked twice at the same time, at most.
     pub max_doubled: usize,
     /// A second request must take at most this part of the time that the first still needs.
@@ -69,7 +69,6 @@ impl Default for SchedulerConfig {
             run_time: Duration::from_millis(500),
             max_run_len: 16 << 20,
             first_run_len: 512 << 10,
-            unproven_run_len: 1 << 20,
             per_owner: 2,
             per_owner_in_swarm: 1,
             max_per_owner: 16,
@@ -88,6 +87,7 @@ impl Default for SchedulerConfig {
             max_not_held: 8,
             steal_min: Duration::from_millis(100),
             stuck_after: Duration::from_millis(500),
+            held_back_for: Duration::from_secs(1),
             max_doubled: 8,
             double_gain: 0.6,
             rate_memory: Duration::from_secs(1),

@@ -67,6 +67,9 @@ pub struct Request {
     pub owner: PeerId,
     /// What to ask for.
     pub run: Run,
+    /// Nobody is known to hold any of it in part or to be getting it: the owner may refuse, if it knows better
+    /// ([`Failure::Coming`]).
+    pub is_fresh: bool,
 }
 
 /// Whether a response is worth reading on.
@@ -94,9 +97,12 @@ pub enum Failure {
     Short,
     /// 404 or 416: the chunks still owed count as absent at that owner (C06).
     NotHeld,
+    /// The request was fresh, but chunks of its run have just begun to go from there to somebody else. Tell first which
+    /// ([`Scheduler::on_coming`]): with that it is news and no blame, and another chunk is asked of the owner at once.
+    Coming,
     /// No byte came for too long, in the eyes of the driver.
     Stalled,
-    /// A bad chunk. The caller says so only once the length is proven (trust rule 5 in the threat list);
+    /// A bad chunk. The caller says so only because the length is proven (trust rule 5 in the threat list);
     /// the owner is dropped for this content and all its requests are cancelled.
     Corrupt {
         /// Which one.
@@ -119,6 +125,8 @@ struct Running {
     heard: Instant,
     window_start: Instant,
     n_window_bytes: u64,
+    /// When we last did not read it because of a limit of our own.
+    held_back: Option<Instant>,
 }
 
 /// The scheduler of one download. See the module's text for what it promises.
@@ -132,8 +140,6 @@ pub struct Scheduler {
     requests: BTreeMap<RequestId, Running>,
     cancels: VecDeque<RequestId>,
     n_minted: u64,
-    /// How often the last chunk was left to somebody else.
-    n_put_off: u32,
     /// The latest instant it was told.
     latest: Option<Instant>,
 }
@@ -151,7 +157,6 @@ impl Scheduler {
             requests: BTreeMap::new(),
             cancels: VecDeque::new(),
             n_minted: 0,
-            n_put_off: 0,
             latest: None,
         }
     }
@@ -239,6 +244,14 @@ impl Scheduler {
         owner.meter.add(n_bytes, now);
     }
 
+    /// A limit of our own kept us from reading the response. That is not its owner's fault: it is neither silent nor slow,
+    /// and nobody else would be faster.
+    pub fn on_held_back(&mut self, request: RequestId, now: Instant) {
+        let Some(running) = self.requests.get_mut(&request) else { return };
+        (running.heard, running.window_start, running.n_window_bytes) = (now, now, 0);
+        running.held_back = Some(now);
+    }
+
     /// A chunk is verified and written: Held from now on, even if its request was cancelled meanwhile.
     pub fn on_chunk(&mut self, request: RequestId, chunk: ChunkIndex, now: Instant) -> Verdict {
         self.notice(now);
@@ -293,6 +306,11 @@ impl Scheduler {
                 owner.pause_for(Pause::Choked, owners::jittered(wait, &mut self.rng), now);
             }
             Failure::NotHeld => self.note_absent(&running, now),
+            // A refusal that brings no news could go on for ever.
+            Failure::Coming if running.owed.iter().all(|chunk| self.chunks.is_fresh(*chunk)) => {
+                self.blame(running.owner, running.issued, now);
+            }
+            Failure::Coming => {}
             Failure::Corrupt { .. } => {
                 set_standing(&mut self.chunks, owner, Standing::Dropped);
                 self.cancel_all_of(running.owner, now);
@@ -324,11 +342,6 @@ impl Scheduler {
 
     fn notice(&mut self, now: Instant) {
         self.latest = self.latest.max(Some(now));
-    }
-
-    /// Whether the length is proven: the last chunk is Held.
-    fn is_proven(&self) -> bool {
-        self.chunks.held().contains(self.geometry.last())
     }
 
     /// Ends a request; what it still owes becomes Missing, or stays with its other carrier.

@@ -1,9 +1,8 @@
 //! Whom to ask next, and for which run.
 //!
 //! Owners that wait are served first, the fastest of them before the others. What an owner is asked for:
-//! first of all the last chunk, which proves the length; then, while all owners are complete, the chunks
-//! after its own last run, or the middle of the largest gap, so that every owner has a region of its own
-//! and runs stay long; in a swarm the rarest chunks it holds. It only takes Missing chunks: what is left
+//! while all owners are complete, the chunks after its own last run, or the middle of the largest gap, so
+//! that every owner has a region of its own and runs stay long; in a swarm the rarest chunks it holds. It only takes Missing chunks: what is left
 //! when there are none is the work of [`super::steal`].
 
 use std::cmp::Reverse;
@@ -49,9 +48,6 @@ impl Scheduler {
             return None;
         }
         if !self.chunks.missing().is_empty() {
-            if let Some(owner) = self.who_brings_the_last(&ready, &survey) {
-                return Some(self.issue(owner, self.geometry.run(self.geometry.last(), 1), now));
-            }
             for one in &ready {
                 if let Some(run) = self.pick(one, &survey, now) {
                     return Some(self.issue(one.owner, run, now));
@@ -59,28 +55,6 @@ impl Scheduler {
             }
         }
         self.steal(&ready, now)
-    }
-
-    /// The last chunk proves the length, so it is asked of the first owner that holds it. In a swarm that
-    /// starts all at once this would take one copy for each leecher from a lone seeder: there, a complete
-    /// owner is asked by lot, so that about one of the leechers begins and the others get it from that one.
-    /// It is put off only a few times.
-    fn who_brings_the_last(&mut self, ready: &[Ready], survey: &Survey) -> Option<PeerId> {
-        const MAX_PUT_OFF: u32 = 3;
-        let last = self.geometry.last().get();
-        if !self.chunks.missing().contains(last) {
-            return None;
-        }
-        let mut holders = ready.iter().map(|one| one.owner).filter(|owner| self.owners[owner].has(last));
-        let first = holders.clone().next()?;
-        if let Some(owner) = holders.find(|owner| self.owners[owner].is_partial()) {
-            return Some(owner);
-        }
-        if survey.n_partial > 0 && self.n_put_off < MAX_PUT_OFF && self.rng.u32(..=survey.n_partial) > 0 {
-            self.n_put_off += 1;
-            return None;
-        }
-        Some(first)
     }
 
     fn survey(&mut self, now: Instant) -> Survey {
@@ -168,16 +142,23 @@ impl Scheduler {
     }
 
     /// Whether a slow owner would need longer for one chunk than the others for everything, so that in
-    /// the end all would wait for it. A chunk that only it can bring is asked of it all the same.
+    /// the end all would wait for it. A chunk that nobody else could bring sooner is asked of it all the same: of several
+    /// slow owners of one chunk each would otherwise be spared for the sake of the others.
     fn would_hold_up(&self, one: &Ready, chunk: u32, survey: &Survey, now: Instant) -> bool {
         let (Some(rate), Some((best, whose))) = (one.rate, survey.best) else { return false };
         let others_rate = survey.rate - rate;
         let best_other = if whose == one.owner { survey.second_best } else { Some(best) };
         let Some(best_other) = best_other.filter(|_| others_rate > 0.0) else { return false };
         let n_left = self.geometry.len() - self.chunks.n_held_bytes();
-        let own_time = time_for_one_more(self.geometry.chunk_len() as f64, one.n_requests, rate);
+        let chunk_len = self.geometry.chunk_len() as f64;
+        let own_time = time_for_one_more(chunk_len, one.n_requests, rate);
         let too_slow = own_time > (n_left as f64 / others_rate).max(2.0 * best_other);
-        too_slow && self.has_another_source(one.owner, chunk, now)
+        let is_sooner = |(id, owner): (&PeerId, &Owner)| {
+            let time = owner.meter.rate(now).map(|rate| time_for_one_more(chunk_len, owner.n_requests, rate));
+            let may_bring = *id != one.owner && owner.is_usable() && !owner.is_pausing(now) && owner.has(chunk);
+            may_bring && time.is_none_or(|time| time < own_time)
+        };
+        too_slow && self.owners.iter().any(is_sooner)
     }
 
     /// Whether somebody else, who is not slow, could bring the chunk soon.
@@ -196,9 +177,6 @@ impl Scheduler {
         if let Some(rate) = rate {
             len = len.min((rate * config.run_time.as_secs_f64()) as u64);
         }
-        if !self.is_proven() {
-            len = len.min(config.unproven_run_len);
-        }
         // Near the end each gets half of its share of what is left, so that all finish together.
         let n_missing = self.chunks.n_missing_bytes() as f64;
         let share = match rate {
@@ -216,10 +194,11 @@ impl Scheduler {
 
     fn issue(&mut self, owner: PeerId, run: Run, now: Instant) -> Request {
         let id = self.mint();
+        let is_fresh = run.indices().all(|chunk| self.chunks.is_fresh(chunk));
         for chunk in run.indices() {
             self.chunks.take(chunk, id);
         }
-        self.start(id, owner, run, now)
+        Request { is_fresh, ..self.start(id, owner, run, now) }
     }
 
     pub(super) fn mint(&mut self) -> RequestId {
@@ -240,15 +219,14 @@ impl Scheduler {
             heard: now,
             window_start: now,
             n_window_bytes: 0,
+            held_back: None,
         };
         self.requests.insert(id, running);
         if let Some(known) = self.owners.get_mut(&owner) {
             known.n_requests += 1;
-            if run.first() != self.geometry.last() {
-                known.cursor = Some(run.last().get() + 1);
-            }
+            known.cursor = Some(run.last().get() + 1);
         }
-        Request { id, owner, run }
+        Request { id, owner, run, is_fresh: false }
     }
 }
 

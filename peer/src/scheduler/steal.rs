@@ -29,20 +29,29 @@ impl Scheduler {
         if self.requests.is_empty() {
             return None;
         }
-        ready.iter().filter(|one| one.n_requests == 0).find_map(|thief| {
-            let mut victims = self.victims(thief, now);
-            victims.sort_by(|a, b| b.time.total_cmp(&a.time).then(a.id.cmp(&b.id)));
+        let mut thieves = ready.iter().filter(|one| one.n_requests == 0).peekable();
+        thieves.peek()?;
+        // A thief has no request, so the victims are the same for all: this is asked after every fact.
+        let mut victims = self.victims(now);
+        victims.sort_by(|a, b| b.time.total_cmp(&a.time).then(a.id.cmp(&b.id)));
+        if victims.is_empty() {
+            return None;
+        }
+        thieves.find_map(|thief| {
             let stolen = victims.iter().find_map(|victim| self.steal_tail(thief, victim, now));
             stolen.or_else(|| victims.iter().find_map(|victim| self.double(thief, victim, now)))
         })
     }
 
-    fn victims(&self, thief: &Ready, now: Instant) -> Vec<Victim> {
+    fn victims(&self, now: Instant) -> Vec<Victim> {
+        // A chunk that was begun is asked again only in the endgame; before, there has to be another one to take.
+        let n_owed_least = if self.chunks.missing().is_empty() { 1 } else { 2 };
         let victim = |(id, running): (&RequestId, &Running)| {
-            let owner = self.owners.get(&running.owner).filter(|_| running.owner != thief.owner)?;
-            if running.owed.is_empty() {
+            let held_back = running.held_back.map(|at| now.saturating_duration_since(at));
+            if running.owed.len() < n_owed_least || held_back.is_some_and(|ago| ago < self.config.held_back_for) {
                 return None;
             }
+            let owner = self.owners.get(&running.owner)?;
             let is_stuck =
                 now.saturating_duration_since(running.heard) >= self.config.stuck_after && self.n_to_come(running) > 0;
             let n_left = self.n_to_come(running) as f64;

@@ -277,15 +277,45 @@ fn random_operations(seed: u64) {
 }
 
 #[test]
-fn last_chunk_first_and_short_runs_until_it_is_held() {
+fn owners_start_in_different_regions() {
     let mut table = Table::complete(1_000, 4);
     let requests = table.requests();
-    assert_eq!(requests[0].run, table.geometry.run(table.geometry.last(), 1));
-    assert!(requests.len() == 8, "nobody waits for it: {requests:?}");
-    let limit = table.scheduler.config.unproven_run_len / CHUNK;
-    assert!(requests.iter().all(|request| u64::from(request.run.n_chunks()) <= limit), "{requests:?}");
+    assert_eq!(requests.len(), 8, "{requests:?}");
     let regions: BTreeSet<u32> = requests.iter().map(|request| request.run.first().get() / 50).collect();
-    assert!(regions.len() >= 4, "owners start in different regions: {requests:?}");
+    assert!(regions.len() >= 4, "{requests:?}");
+}
+
+/// Leechers that have not heard of each other yet ask the seeder for the same chunk; it refuses the second of them.
+#[test]
+fn refused_fresh_run_is_news_and_no_blame() {
+    let mut table = Table::complete(40, 1);
+    table.scheduler.config.per_owner = 1;
+    table.scheduler.config.first_run_len = CHUNK;
+    let mut seen = BTreeSet::new();
+    for _ in 0..39 {
+        let request = table.requests()[0];
+        assert!(request.is_fresh && seen.insert(request.run.first()), "asked again: {request:?}");
+        table.scheduler.on_coming(request.run.first());
+        table.fail(request, Failure::Coming);
+    }
+    // What is on its way to others is asked for in the end, and then without the question whether it is.
+    let last_fresh = table.requests()[0];
+    assert!(last_fresh.is_fresh && !seen.contains(&last_fresh.run.first()), "{last_fresh:?}");
+    table.bring_all(last_fresh, ms(1));
+    for _ in 0..39 {
+        let Some(request) = table.requests().first().copied() else { break };
+        assert!(!request.is_fresh, "{request:?}");
+        table.bring_all(request, ms(1));
+    }
+    assert!(table.scheduler.is_complete());
+}
+
+#[test]
+fn refusal_without_news_is_blamed() {
+    let mut table = Table::complete(40, 1);
+    let requests = table.requests();
+    requests.into_iter().for_each(|request| table.fail(request, Failure::Coming));
+    assert_eq!(table.requests(), [], "backs off");
 }
 
 #[test]
@@ -374,6 +404,28 @@ fn not_held_counts_as_absent() {
     assert!(asked.values().all(|n| *n <= table.scheduler.config.max_not_held + 1), "{asked:?}");
 }
 
+/// What our own limit holds back is neither silent nor slow, nor is any of it asked a second time; once it no longer is,
+/// the rules hold again.
+#[test]
+fn nobody_is_blamed_for_our_own_limit() {
+    let mut table = Table::complete(2, 2);
+    let asked = table.requests();
+    for _ in 0..60 {
+        table.wait(ms(500));
+        asked.iter().for_each(|request| table.scheduler.on_held_back(request.id, table.now));
+    }
+    assert_eq!(table.cancels(), []);
+    let (first, other) = (asked[0], asked.iter().find(|request| request.owner != asked[0].owner).copied());
+    table.bring_all(first, ms(1));
+    table.scheduler.on_end(first.id, table.now);
+    let other = other.expect("both owners are asked");
+    table.scheduler.on_held_back(other.id, table.now);
+    table.wait(ms(600));
+    assert_eq!(table.requests(), [], "nobody else would be faster");
+    table.wait(ms(4_000));
+    assert!(table.cancels().contains(&other.id), "it is silent now");
+}
+
 /// F30: a silent owner is replaced within 5 s.
 #[test]
 fn silent_owner_loses_its_run() {
@@ -386,7 +438,7 @@ fn silent_owner_loses_its_run() {
     assert_eq!(table.cancels(), silent.iter().map(|request| request.id).collect::<Vec<_>>());
     let asked: Vec<Request> = table.requests();
     assert!(asked.iter().all(|request| request.owner == peer(2)), "{asked:?}");
-    assert_eq!(asked[0].run, silent[0].run, "the last chunk is still first");
+    assert_eq!(asked.len(), silent.len());
 }
 
 /// C11: one that drips loses its run, if there is somebody else; alone it may go on.
@@ -412,8 +464,6 @@ fn tail_is_stolen_in_proportion_and_the_victim_told_to_stop() {
     table.scheduler.on_owner(peer(1), Holds::All, table.now);
     table.scheduler.config.run_time = ms(600_000);
     table.scheduler.config.per_owner = 1;
-    let last = table.requests()[0];
-    table.bring_all(last, ms(100));
     let victim = loop {
         let request = table.requests()[0];
         if table.scheduler.chunks.missing().is_empty() || request.run.n_chunks() >= 12 {
@@ -473,15 +523,40 @@ fn partial_owners_rarest_first_counting_copies_on_their_way() {
     table.scheduler.on_owner(peer(1), most, now);
     table.scheduler.on_owner(peer(2), few, now);
     table.scheduler.on_coming(table.chunk(5));
-    let last = table.requests();
-    let by_1: Vec<u32> = last.iter().filter(|r| r.owner == peer(1)).map(|r| r.run.first().get()).collect();
-    let by_2: Vec<u32> = last.iter().filter(|r| r.owner == peer(2)).map(|r| r.run.first().get()).collect();
-    assert_eq!((by_1.as_slice(), by_2.len()), (&[19][..], 1));
-    table.bring_all(last[0], ms(10));
+    let first = table.requests();
+    let by_1: Vec<u32> = first.iter().filter(|r| r.owner == peer(1)).map(|r| r.run.first().get()).collect();
+    let n_by_2 = first.iter().filter(|r| r.owner == peer(2)).count();
     // Of the two that only owner 1 holds, 5 is on its way to somebody already.
-    let next = table.requests();
-    assert_eq!(next[0].owner, peer(1));
-    assert_eq!(next[0].run.first().get(), 6);
+    assert_eq!((by_1.as_slice(), n_by_2), (&[6][..], 1));
+}
+
+/// Two slow owners hold the last chunk, and a fast one does not: one of the slow ones is asked.
+#[test]
+fn slow_owners_are_not_spared_for_each_other() {
+    let mut table = Table::new(41);
+    let all_but_one: Vec<u32> = (0..40).collect();
+    let fast = table.some(all_but_one);
+    table.scheduler.on_owner(peer(1), fast, table.now);
+    let halves = [table.some((0..20).chain([40])), table.some((20..40).chain([40]))];
+    for (number, half) in (2..).zip(halves) {
+        table.scheduler.on_owner(peer(number), half, table.now);
+    }
+    for _ in 0..400 {
+        if table.scheduler.is_complete() {
+            break;
+        }
+        for request in table.requests() {
+            if request.run.first().get() == 40 && table.scheduler.chunks.held().n_held() < 40 {
+                table.scheduler.on_coming(table.chunk(40));
+                table.fail(request, Failure::Coming); // so that it stays until the others are held
+                table.wait(ms(10));
+            } else {
+                table.bring_all(request, if request.owner == peer(1) { ms(1) } else { ms(2_000) });
+            }
+        }
+        table.wait(ms(10));
+    }
+    assert!(table.scheduler.is_complete(), "{:?}", table.scheduler.progress());
 }
 
 #[test]

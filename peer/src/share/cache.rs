@@ -1,4 +1,5 @@
-//! The hash cache: what each state of a file hashed to, and the chunk maps of large contents.
+//! The hash cache: what each state of a file hashed to, the chunk maps of large contents, and sums for other clients where
+//! they were asked for.
 //!
 //! It is only a cache: damaged, too new or lost, it is made anew and files are hashed again. An entry is found by the
 //! file's whole identity (device, inode, length, mtime, ctime), so a stale one is never used. Chunk maps of
@@ -12,9 +13,19 @@ use potluck_common::{ChunkMap, ContentId, Geometry};
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use super::folder::FileIdentity;
+use super::sha1::{self, Part};
+use super::sha256::Sums;
 
 const HASHES: TableDefinition<&[u8; 56], &[u8; 32]> = TableDefinition::new("hashes");
 const CHUNK_MAPS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("chunk_maps");
+/// SHA-256 of contents, for clients that are no peers.
+const SUMS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("sha256");
+/// Contents whose SHA-256 is kept: 64 MiB at most.
+const MAX_SUMS: u64 = 1_024;
+/// SHA-1 of pieces of contents, for BitTorrent clients.
+const PIECES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("sha1");
+/// Torrents whose SHA-1 sums are kept: 20 MiB at most, unless somebody shares many files of hundreds of gigabytes.
+const MAX_PIECES_KEPT: u64 = 256;
 const FILE_NAME: &str = "cache.redb";
 /// Memory for the store's pages: enough for the index of some hundred thousand files.
 const PAGE_CACHE_LEN: usize = 8 << 20;
@@ -63,6 +74,8 @@ impl HashCache {
         let write = database.begin_write()?;
         write.open_table(HASHES)?;
         write.open_table(CHUNK_MAPS)?;
+        write.open_table(SUMS)?;
+        write.open_table(PIECES)?;
         write.commit()?;
         Ok(database)
     }
@@ -148,6 +161,21 @@ impl HashCache {
         Ok(write.commit()?)
     }
 
+    /// A file in this state has a content whose chunk map is here, as after a rename; whether it is.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn know_as(&self, content_id: ContentId, identity: FileIdentity) -> Result<bool, CacheError> {
+        let map = self.chunk_map(content_id, identity.len)?;
+        let geometry = Geometry::new(identity.len).ok();
+        let map = map.zip(geometry).and_then(|(map, geometry)| ChunkMap::from_wire(content_id, geometry, &map).ok());
+        let is_known = map.is_some();
+        if let Some(map) = map {
+            self.insert(identity, map);
+        }
+        Ok(is_known)
+    }
+
     /// Drops entries of files that are no longer there, once they outnumber those that are.
     ///
     /// # Errors
@@ -165,6 +193,60 @@ impl HashCache {
         let write = self.database.begin_write()?;
         write.open_table(HASHES)?.retain(|identity, _| identities.contains(identity))?;
         write.open_table(CHUNK_MAPS)?.retain(|id, _| ids.contains(id))?;
+        write.open_table(SUMS)?.retain(|id, _| ids.contains(id))?;
+        Ok(write.commit()?)
+    }
+
+    /// The SHA-256 of a content, if it was made and is kept.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn sums(&self, content_id: ContentId) -> Result<Option<Sums>, CacheError> {
+        let read = self.database.begin_read()?;
+        let kept = read.open_table(SUMS)?.get(content_id.as_bytes())?;
+        Ok(kept.and_then(|bytes| Sums::from_bytes(bytes.value())))
+    }
+
+    /// Keeps the SHA-256 of a content; of too many, any other goes.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn insert_sums(&self, content_id: ContentId, sums: &Sums) -> Result<(), CacheError> {
+        self.insert_bounded(SUMS, MAX_SUMS, content_id.as_bytes(), &sums.to_bytes())
+    }
+
+    /// The SHA-1 of the pieces of these contents, if they were taken and are kept.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn pieces(&self, parts: &[Part]) -> Result<Option<Vec<u8>>, CacheError> {
+        let read = self.database.begin_read()?;
+        Ok(read.open_table(PIECES)?.get(&sha1::key_of(parts))?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Keeps them; of too many, any others go.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn insert_pieces(&self, parts: &[Part], pieces: &[u8]) -> Result<(), CacheError> {
+        self.insert_bounded(PIECES, MAX_PIECES_KEPT, &sha1::key_of(parts), pieces)
+    }
+
+    fn insert_bounded(
+        &self,
+        table: TableDefinition<'_, &[u8; 32], &[u8]>,
+        max: u64,
+        key: &[u8; 32],
+        bytes: &[u8],
+    ) -> Result<(), CacheError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(table)?;
+            while table.len()? >= max {
+                table.pop_first()?;
+            }
+            table.insert(key, bytes)?;
+        }
         Ok(write.commit()?)
     }
 }
@@ -185,6 +267,29 @@ mod tests {
         file.set_len(len as u64).unwrap();
         let identity = FileIdentity::of(&file).unwrap();
         (identity, hash_file(&file, identity, 1).unwrap())
+    }
+
+    #[test]
+    fn sums_are_bounded() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient_dir(temp.path(), cap_std::ambient_authority()).unwrap();
+        let cache = HashCache::open(&dir).unwrap();
+        let sums = Sums { whole: [1; 32], pieces: vec![[2; 32], [3; 32]] };
+        {
+            let write = cache.database.begin_write().unwrap();
+            let mut table = write.open_table(SUMS).unwrap();
+            for n in 0..u32::try_from(MAX_SUMS).unwrap() {
+                table.insert(ContentId::of(&n.to_le_bytes()).as_bytes(), [9; 32].as_slice()).unwrap();
+            }
+            drop(table);
+            write.commit().unwrap();
+        }
+        let id = ContentId::of(b"one more");
+        assert_eq!(cache.sums(id).unwrap(), None);
+        cache.insert_sums(id, &sums).unwrap();
+        assert_eq!(cache.sums(id).unwrap(), Some(sums));
+        let read = cache.database.begin_read().unwrap();
+        assert_eq!(read.open_table(SUMS).unwrap().len().unwrap(), MAX_SUMS);
     }
 
     #[test]

@@ -6,66 +6,18 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use cap_fs_ext::DirExt;
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use potluck_common::SharePath;
-use rustix::fs::{OFlags, RenameFlags, fstat, renameat_with};
+use potluck_common::share_path::STATE_DIR;
+use rustix::fs::{OFlags, RenameFlags, renameat_with};
+
+pub use potluck_sync::FileIdentity;
 
 use crate::verb::{Failed, FailureKind};
-
-/// What tells one state of a file from another: its place on disk, its length, and both change times. The change
-/// time (`ctime`) moves with every write and cannot be set back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileIdentity {
-    /// Device and inode.
-    pub inode: (u64, u64),
-    /// Length in bytes.
-    pub len: u64,
-    /// Last change of the bytes, in seconds and nanoseconds since the epoch.
-    pub mtime: (i64, i64),
-    /// Last change of bytes or inode, likewise.
-    pub ctime: (i64, i64),
-}
-
-impl FileIdentity {
-    /// Reads it from an open file.
-    ///
-    /// # Errors
-    /// As `fstat`, and `InvalidInput` if it is not a regular file.
-    pub fn of(file: impl AsFd) -> io::Result<Self> {
-        let stat = fstat(file)?;
-        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok(Self {
-            inode: (stat.st_dev, stat.st_ino),
-            len: u64::try_from(stat.st_size).unwrap_or(0),
-            mtime: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-            ctime: (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
-        })
-    }
-
-    /// As a key of the hash cache.
-    pub fn to_bytes(self) -> [u8; 56] {
-        let mut bytes = [0; 56];
-        let fields = [
-            self.inode.0.to_le_bytes(),
-            self.inode.1.to_le_bytes(),
-            self.len.to_le_bytes(),
-            self.mtime.0.to_le_bytes(),
-            self.mtime.1.to_le_bytes(),
-            self.ctime.0.to_le_bytes(),
-            self.ctime.1.to_le_bytes(),
-        ];
-        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
-            place.copy_from_slice(&field);
-        }
-        bytes
-    }
-}
 
 /// The folder that is shared.
 #[derive(Debug)]
@@ -128,6 +80,60 @@ impl ShareFolder {
         }
     }
 
+    /// The folder that a file of that path lies in, reached without following any link, also not one that stays inside:
+    /// for changing what is there.
+    ///
+    /// # Errors
+    /// As `open`; a link or a file among the components is `NotADirectory`.
+    pub fn parent_without_links(&self, path: &SharePath) -> io::Result<Dir> {
+        self.walk_without_links(path, None)
+    }
+
+    /// The same, with what is missing of it made; `changed` is given each folder in which one was made.
+    ///
+    /// # Errors
+    /// As [`ShareFolder::parent_without_links`] and `mkdir`.
+    pub fn make_parent_without_links(&self, path: &SharePath, changed: &mut dyn FnMut(&Dir)) -> io::Result<Dir> {
+        self.walk_without_links(path, Some(changed))
+    }
+
+    fn walk_without_links(&self, path: &SharePath, mut make: Option<&mut dyn FnMut(&Dir)>) -> io::Result<Dir> {
+        let mut dir = self.dir.try_clone()?;
+        let mut folders = path.components();
+        folders.next_back();
+        for folder in folders {
+            dir = match dir.open_dir_nofollow(folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let Some(changed) = &mut make else { return Err(error) };
+                    match dir.create_dir(folder) {
+                        // Somebody else was quicker.
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                        _ => changed(&dir),
+                    }
+                    dir.open_dir_nofollow(folder)?
+                }
+                opened => opened?,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// The inode of the folder itself: another one under the same path is another folder.
+    ///
+    /// # Errors
+    /// As `fstat`.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(self.dir.dir_metadata()?.ino())
+    }
+
+    /// Whether the folder still is where it was, with our state in it: not moved away, emptied, or hidden by a mount.
+    pub fn is_intact(&self) -> bool {
+        let there = Dir::open_ambient_dir(&self.path, ambient_authority()).and_then(|dir| dir.dir_metadata());
+        let (Ok(here), Ok(there)) = (self.dir.dir_metadata(), there) else { return false };
+        (here.dev(), here.ino()) == (there.dev(), there.ino())
+            && self.dir.symlink_metadata(STATE_DIR).is_ok_and(|state| state.is_dir())
+    }
+
     /// Whether anything stands under that name.
     pub fn is_taken(&self, path: &SharePath) -> bool {
         self.dir.symlink_metadata(path.as_str()).is_ok()
@@ -154,6 +160,14 @@ impl ShareFolder {
 /// `AlreadyExists` if the name is taken; otherwise as `renameat2`.
 pub fn rename_noreplace(from: &Dir, name: &str, to: &Dir, new_name: &str) -> io::Result<()> {
     Ok(renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE)?)
+}
+
+/// Lets two names change what they stand for, in one step.
+///
+/// # Errors
+/// `NotFound` if one of them stands for nothing; otherwise as `renameat2`.
+pub fn exchange(from: &Dir, name: &str, to: &Dir, other_name: &str) -> io::Result<()> {
+    Ok(renameat_with(from, name, to, other_name, RenameFlags::EXCHANGE)?)
 }
 
 /// Makes the names in a folder durable.
@@ -198,6 +212,17 @@ mod tests {
         }
         assert!(folder.make_parent(&"dir/x/y".parse().unwrap()).is_err());
         assert!(folder.make_parent(&"file/y".parse().unwrap()).is_err());
+        std::fs::create_dir(at("real")).unwrap();
+        std::os::unix::fs::symlink("real", at("inner")).unwrap();
+        for name in ["dir/x/y", "inner/y", "file/y"] {
+            let error = folder.make_parent_without_links(&name.parse().unwrap(), &mut |_| {}).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory, "{name}");
+        }
+        assert!(folder.parent_without_links(&"real/new/y".parse().unwrap()).is_err());
+        let mut n_made = 0;
+        folder.make_parent_without_links(&"real/new/deep/y".parse().unwrap(), &mut |_| n_made += 1).unwrap();
+        assert_eq!(n_made, 2);
+        folder.parent_without_links(&"real/new/y".parse().unwrap()).unwrap();
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
     }
 

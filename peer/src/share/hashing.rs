@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use potluck_common::tree::{ChunkHasher, ChunkValue};
-use potluck_common::{ChunkIndex, ChunkMap, Geometry};
+use potluck_common::{ChunkIndex, ChunkMap, ContentId, Geometry};
 
 use super::folder::FileIdentity;
 
@@ -33,7 +33,7 @@ pub enum HashError {
 /// Files with fewer chunks a thread than this are not worth a thread of their own.
 const MIN_CHUNKS_A_THREAD: u32 = 8;
 /// Read at once; fits a core's second-level cache together with the hasher's state.
-const READ_LEN: usize = 128 << 10;
+pub(super) const READ_LEN: usize = 128 << 10;
 
 /// Hashes an open file that is in the state `identity`, with at most `n_threads` threads.
 ///
@@ -98,17 +98,53 @@ pub fn hash_file_until(
     Ok(ChunkMap::from_values(geometry, found.into_iter().map(|(_, value)| value).collect()))
 }
 
+/// Gives all bytes of an open file that is in the state `identity` and has the content `id` to `take`, in order and in
+/// pieces of bounded length; looks now and then whether to stop.
+///
+/// # Errors
+/// [`HashError::Changed`] also if its bytes are not those of the content. What was taken is of no use then.
+pub fn read_proven(
+    file: &File,
+    identity: FileIdentity,
+    id: ContentId,
+    stop: &dyn Fn() -> bool,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), HashError> {
+    let mut proof = blake3::Hasher::new();
+    let mut buffer = vec![0; READ_LEN.min(usize::try_from(identity.len).unwrap_or(READ_LEN))];
+    let mut offset = 0;
+    while offset < identity.len {
+        if stop() {
+            return Err(HashError::Stopped);
+        }
+        let n = usize::try_from(identity.len - offset).unwrap_or(READ_LEN).min(buffer.len());
+        let bytes = &mut buffer[..n];
+        read_exact(file, bytes, offset)?;
+        proof.update(bytes);
+        take(bytes);
+        offset += n as u64;
+    }
+    if *proof.finalize().as_bytes() != *id.as_bytes() || FileIdentity::of(file).map_err(HashError::Io)? != identity {
+        return Err(HashError::Changed);
+    }
+    Ok(())
+}
+
+/// A file that ends too early is no longer what it was.
+fn read_exact(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), HashError> {
+    file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => HashError::Changed,
+        _ => HashError::Io(error),
+    })
+}
+
 fn hash_chunk(file: &File, geometry: Geometry, chunk: ChunkIndex, buffer: &mut [u8]) -> Result<ChunkValue, HashError> {
     let mut hasher = ChunkHasher::new(geometry, chunk);
     let mut bytes = geometry.bytes_of(chunk);
     while bytes.start < bytes.end {
         let want = usize::try_from(bytes.end - bytes.start).unwrap_or(READ_LEN).min(buffer.len());
         let piece = &mut buffer[..want];
-        match file.read_exact_at(piece, bytes.start) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(HashError::Changed),
-            Err(error) => return Err(HashError::Io(error)),
-        }
+        read_exact(file, piece, bytes.start)?;
         hasher.update(piece);
         bytes.start += want as u64;
     }
@@ -118,7 +154,6 @@ fn hash_chunk(file: &File, geometry: Geometry, chunk: ChunkIndex, buffer: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use potluck_common::ContentId;
     use std::io::Write;
 
     fn file_of(len: usize) -> (File, Vec<u8>) {

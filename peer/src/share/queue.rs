@@ -17,7 +17,8 @@ pub const MAX_RETRY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 struct Waiting {
-    identity: FileIdentity,
+    /// `None`: gone while it is being hashed.
+    identity: Option<FileIdentity>,
     not_before: Instant,
     pause: Duration,
     handed_out: Option<FileIdentity>,
@@ -43,7 +44,7 @@ impl HashQueue {
 
     /// Whether the path already waits in just that state.
     pub fn contains(&self, path: &SharePath, identity: FileIdentity) -> bool {
-        self.files.get(path).is_some_and(|file| file.identity == identity)
+        self.files.get(path).is_some_and(|file| file.identity == Some(identity))
     }
 
     /// A file is in a new state, to be hashed not before `not_before`.
@@ -51,13 +52,14 @@ impl HashQueue {
         match self.files.get_mut(&path) {
             Some(file) => {
                 self.order.remove(&(file.not_before, path.clone()));
-                (file.identity, file.not_before) = (identity, not_before);
+                (file.identity, file.not_before) = (Some(identity), not_before);
                 if file.handed_out.is_none() {
                     self.order.insert((not_before, path));
                 }
             }
             None => {
                 self.order.insert((not_before, path.clone()));
+                let identity = Some(identity);
                 self.files.insert(path, Waiting { identity, not_before, pause: MIN_RETRY, handed_out: None });
             }
         }
@@ -71,8 +73,15 @@ impl HashQueue {
         }
         let (_, path) = self.order.pop_first()?;
         let file = self.files.get_mut(&path)?;
-        file.handed_out = Some(file.identity);
-        Some((path, file.identity))
+        file.handed_out = file.identity;
+        Some((path, file.identity?))
+    }
+
+    /// The next one, if it is no longer than this.
+    pub fn next_file_up_to(&mut self, max_len: u64, now: Instant) -> Option<(SharePath, FileIdentity)> {
+        let (_, path) = self.order.first()?;
+        let is_short = self.files.get(path)?.identity.is_some_and(|identity| identity.len <= max_len);
+        if is_short { self.next_file(now) } else { None }
     }
 
     /// When the next file will have come to rest.
@@ -80,14 +89,15 @@ impl HashQueue {
         self.order.first().map(|(not_before, _)| *not_before)
     }
 
-    /// A file that was handed out is hashed, or cannot be.
-    pub fn on_done(&mut self, path: &SharePath) {
-        let Some(file) = self.files.get_mut(path) else { return };
-        if file.handed_out.take() == Some(file.identity) {
-            self.files.remove(path);
-        } else {
+    /// A file that was handed out is hashed, or cannot be; whether it is still in the state in which it was handed out.
+    pub fn on_done(&mut self, path: &SharePath) -> bool {
+        let Some(file) = self.files.get_mut(path) else { return false };
+        let handed_out = file.handed_out.take();
+        if file.identity.is_some() && handed_out != file.identity {
             self.order.insert((file.not_before, path.clone()));
+            return false;
         }
+        self.files.remove(path).is_some_and(|file| file.identity.is_some())
     }
 
     /// A file that was handed out changed meanwhile and is now in the state `identity`: again, after a growing pause.
@@ -95,16 +105,20 @@ impl HashQueue {
         let Some(file) = self.files.get_mut(path) else { return };
         self.order.remove(&(file.not_before, path.clone()));
         file.handed_out = None;
-        file.identity = identity;
+        file.identity = Some(identity);
         file.not_before = now + file.pause;
         file.pause = (file.pause * 2).min(MAX_RETRY);
         self.order.insert((file.not_before, path.clone()));
     }
 
-    /// A file is gone.
+    /// A file is gone, or need not be hashed any more. One that is being hashed keeps its place until that is over, or it
+    /// could be handed out a second time meanwhile.
     pub fn on_gone(&mut self, path: &SharePath) {
-        if let Some(file) = self.files.remove(path) {
-            self.order.remove(&(file.not_before, path.clone()));
+        let Some(file) = self.files.get_mut(path) else { return };
+        self.order.remove(&(file.not_before, path.clone()));
+        file.identity = None;
+        if file.handed_out.is_none() {
+            self.files.remove(path);
         }
     }
 
@@ -140,12 +154,27 @@ mod tests {
         assert_eq!(queue.next_file(t + 9 * second), None);
         queue.on_changed(path("b"), identity(3), t);
         assert_eq!(queue.next_file(t + 9 * second), None, "it is being hashed");
-        queue.on_done(&path("b"));
+        assert!(!queue.on_done(&path("b")), "it changed meanwhile");
         assert_eq!(queue.next_file(t), Some((path("b"), identity(3))));
-        queue.on_done(&path("b"));
+        assert!(queue.on_done(&path("b")));
         queue.on_gone(&path("a"));
-        queue.on_done(&path("a"));
+        assert!(!queue.on_done(&path("a")), "it is gone");
         assert!(queue.is_empty() && queue.next_deadline().is_none());
+    }
+
+    /// Removed and made anew while it was being hashed, a file was handed out a second time before the first hash was over.
+    #[test]
+    fn gone_and_back_while_it_is_hashed() {
+        let t = Instant::now();
+        let mut queue = HashQueue::default();
+        queue.on_changed(path("a"), identity(1), t);
+        assert_eq!(queue.next_file(t), Some((path("a"), identity(1))));
+        queue.on_gone(&path("a"));
+        queue.on_changed(path("a"), identity(2), t);
+        assert_eq!(queue.next_file(t), None, "it is being hashed");
+        assert!(!queue.on_done(&path("a")), "that was the old file");
+        assert_eq!(queue.next_file(t), Some((path("a"), identity(2))));
+        assert!(queue.on_done(&path("a")) && queue.is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Symlinks are resolved inside the folder only: a link to a file here is shared as that file, a link to a folder here
 //! is walked (one such link deep, and never into a folder that contains it), a link that leads outside does not
 //! exist. Special files, names that no share path can express, and potluck's own folder are left out and
-//! counted.
+//! counted. What the ignore rules name is left out too; the rules are read on the way.
 
 use std::io;
 
@@ -12,6 +12,7 @@ use potluck_common::share_path::STATE_DIR;
 use potluck_common::{SharePath, share_path::SharePathError};
 
 use super::folder::{FileIdentity, ShareFolder};
+use super::ignore::{IgnoreRules, Kind, read_ignore_file};
 
 /// Something in the folder that is not shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,26 +32,33 @@ pub struct ScanReport {
     pub n_skipped: u64,
     /// The first of them.
     pub skipped: Vec<Skipped>,
+    /// The ignore rules as they are now: those that were known before, and what was read on the way in their place.
+    pub rules: IgnoreRules,
 }
 
 /// So many left-out entries are named in a report.
 pub const MAX_SKIPPED_NAMED: usize = 20;
 
-/// Gives every file at or below `start` (everything, if `None`) to `found`, until that returns `false`.
+/// Gives every file at or below `start` (everything, if `None`) to `found`, until that returns `false`; `rules` are the ignore
+/// rules as far as they are known.
 ///
 /// # Errors
 /// If the start itself cannot be listed, but for one that does not exist: nothing is found there.
 pub fn scan(
     folder: &ShareFolder,
     start: Option<&SharePath>,
+    rules: &IgnoreRules,
     found: &mut dyn FnMut(SharePath, FileIdentity) -> bool,
 ) -> io::Result<ScanReport> {
-    let mut walk = Walk { folder, found, report: ScanReport::default(), going: true, above: Vec::new() };
+    let mut report = ScanReport { rules: rules.clone(), ..ScanReport::default() };
+    report.rules.forget_below(start);
+    let mut walk = Walk { folder, found, before: rules, report, going: true, above: Vec::new() };
     match start {
         None => {
             let dir = folder.dir().try_clone()?;
             walk.list(None, &dir, 0)?;
         }
+        Some(path) if path.parent().is_some_and(|above| rules.is_ignored(&above, Kind::Folder)) => {}
         Some(path) => match folder.dir().symlink_metadata(path.as_str()) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
@@ -70,6 +78,7 @@ pub fn scan(
 struct Walk<'a> {
     folder: &'a ShareFolder,
     found: &'a mut dyn FnMut(SharePath, FileIdentity) -> bool,
+    before: &'a IgnoreRules,
     report: ScanReport,
     going: bool,
     /// Device and inode of the folders we are inside of.
@@ -84,6 +93,7 @@ impl Walk<'_> {
             return Ok(());
         }
         self.above.push(inode);
+        self.report.rules.put(path.cloned(), read_ignore_file(self.folder, path), self.before);
         for entry in dir.entries()? {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -116,11 +126,17 @@ impl Walk<'_> {
         let outcome = if kind.is_file() {
             self.file(path)
         } else if kind.is_dir() {
+            if self.report.rules.matches(&path, Kind::Folder) {
+                return;
+            }
             dir.open_dir(name).and_then(|dir| self.list(Some(&path), &dir, n_links))
         } else if kind.is_symlink() {
             match self.folder.dir().metadata(path.as_str()) {
                 Ok(target) if target.is_file() => self.file(path),
                 Ok(target) if target.is_dir() && n_links == 0 => {
+                    if self.report.rules.matches(&path, Kind::Folder) {
+                        return;
+                    }
                     self.folder.dir().open_dir(path.as_str()).and_then(|dir| self.list(Some(&path), &dir, n_links + 1))
                 }
                 Ok(_) => return self.skip(parent, name, "a link to something that is not shared"),
@@ -138,6 +154,9 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, path: SharePath) -> io::Result<()> {
+        if self.report.rules.matches(&path, Kind::File) {
+            return Ok(());
+        }
         let (_, identity) = self.folder.open_file(&path)?;
         self.report.n_files += 1;
         self.going = (self.found)(path, identity);
@@ -163,7 +182,7 @@ mod tests {
     fn names(folder: &ShareFolder, start: Option<&str>) -> (Vec<String>, ScanReport) {
         let mut names = Vec::new();
         let start = start.map(|start| start.parse().unwrap());
-        let report = scan(folder, start.as_ref(), &mut |path, _| {
+        let report = scan(folder, start.as_ref(), &IgnoreRules::default(), &mut |path, _| {
             names.push(path.to_string());
             true
         })
@@ -204,5 +223,42 @@ mod tests {
         assert_eq!(names(&folder, Some("a/one")).0, ["a/one"]);
         assert_eq!(names(&folder, Some("a/missing/x")).0, Vec::<String>::new());
         assert_eq!(names(&folder, Some("top/x")).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_ignored_is_left_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        std::fs::create_dir_all(at("build/deep")).unwrap();
+        std::fs::create_dir_all(at("d/out")).unwrap();
+        for name in ["a", "a.tmp", "build/x", "build/deep/y", "d/keep.tmp", "d/x.tmp", "d/out/z"] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        symlink("build", at("link")).unwrap();
+        std::fs::write(at(".potluckignore"), "*.tmp\nbuild/\nlink\n").unwrap();
+        std::fs::write(at("d/.potluckignore"), "!keep.tmp\n/out/\n").unwrap();
+        let folder = ShareFolder::open(temp.path()).unwrap();
+        let (all, report) = names(&folder, None);
+        assert_eq!(all, [".potluckignore", "a", "d/.potluckignore", "d/keep.tmp"]);
+        assert_eq!(report.n_skipped, 0);
+        let from = |start: &str| {
+            let mut names = Vec::new();
+            let start = start.parse().unwrap();
+            scan(&folder, Some(&start), &report.rules, &mut |path, _| {
+                names.push(path.to_string());
+                true
+            })
+            .unwrap();
+            names
+        };
+        // Wherever a look begins.
+        for ignored in ["build", "build/deep", "build/deep/y", "a.tmp", "d/x.tmp", "d/out", "d/out/z", "link/x"] {
+            assert_eq!(from(ignored), Vec::<String>::new(), "{ignored}");
+        }
+        assert_eq!(from("d").len(), 2);
+        assert_eq!(from("d/keep.tmp"), ["d/keep.tmp"]);
+        // Rules that are gone are forgotten where they were looked for.
+        std::fs::remove_file(at("d/.potluckignore")).unwrap();
+        assert_eq!(from("d"), ["d/out/z"]);
     }
 }

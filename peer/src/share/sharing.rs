@@ -1,37 +1,41 @@
 //! The sharing task: keeps the library equal to the share folder.
 //!
-//! It owns the list of files to hash, and waits for one thing at a time: a hint from the watcher, the rescan timer, a file that
-//! came to rest, a finished hash. Hashing runs on the blocking pool, a few files at once; each file is in the library,
+//! It owns the list of files to hash, and waits for one thing at a time: a hint from the watcher, files that a scan found, the
+//! rescan timer, a file that came to rest, a finished hash. Hashing runs on the blocking pool, a few files at once; each file is in the library,
 //! and so announced, as soon as its hash is known.
 //!
 //! Invariant: what enters the library was hashed in a state it was in before and after.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use potluck_common::share_path::IGNORE_FILE;
 use potluck_common::{ChunkMap, SharePath};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::HashCache;
+use super::dirt::{Dirt, Dirty};
 use super::folder::{FileIdentity, ShareFolder};
 use super::hashing::{HashError, hash_file_until};
+use super::ignore::{IgnoreRules, Kind, read_ignore_file};
 use super::library::{Library, SharedFile};
 use super::queue::HashQueue;
 use super::scan::{ScanReport, Skipped, scan};
-use super::watch::{Dirty, FolderWatch};
+use super::scanning::{Scanning, Step};
+use super::watch::FolderWatch;
 use crate::config::Config;
 
-/// Files that a scan hands over at once: large enough to amortise a look-up in the cache, small enough that the first
-/// files that the cache knows are announced while later ones are still being listed.
-const SCAN_BATCH: usize = 512;
-/// Batches that a scan may be ahead.
-const SCAN_AHEAD: usize = 4;
 /// Hashes are written to the cache at this interval, each write being a sync.
 const CACHE_FLUSH: Duration = Duration::from_secs(2);
+/// Small files are hashed together in one go, up to so many bytes: handing each to another thread takes longer than hashing it.
+const HASH_TOGETHER: u64 = 256 << 10;
+/// Files in one go: the first of them is announced only with the last.
+const MAX_HASH_TOGETHER: usize = 32;
 /// A scan may take at most this share of the time; the interval stretches for slow folders.
 const SCAN_SHARE: u32 = 50;
 
@@ -40,10 +44,14 @@ const SCAN_SHARE: u32 = 50;
 pub struct SharingState {
     /// Files still to be hashed.
     pub n_hashing: AtomicU64,
+    /// Bytes hashed so far.
+    pub n_hashed_bytes: AtomicU64,
     /// Entries of the folder that cannot be shared, as of the last full scan.
     pub n_skipped: AtomicU64,
     /// Whether the first scan is over and everything the cache knew is in the library.
     pub scanned: watch::Sender<bool>,
+    /// What is not shared.
+    pub ignored: watch::Sender<Arc<IgnoreRules>>,
 }
 
 /// Asks for a look at one path, for example because a request found the file changed.
@@ -82,6 +90,8 @@ pub struct Sharing {
     pub state: Arc<SharingState>,
     /// Requests for a look.
     pub looks: Looks,
+    /// Told what has changed, or become known, for folder sync.
+    pub changes: Arc<Dirt>,
     /// Durations.
     pub config: Config,
 }
@@ -105,50 +115,88 @@ impl Sharing {
         };
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut queue = HashQueue::default();
-        let mut hashing = JoinSet::<Hashed>::new();
+        let mut hashing = JoinSet::<Vec<Hashed>>::new();
         let mut next_scan = Instant::now();
+        let mut scanning: Option<Scanning> = None;
+        // When the hints that have come are looked at.
+        let mut next_look: Option<Instant> = None;
         let mut cache_flush = tokio::time::interval(CACHE_FLUSH);
         loop {
             while hashing.len() < n_cores
-                && let Some((path, identity)) = queue.next_file(Instant::now())
+                && let Some(first) = queue.next_file(Instant::now())
             {
+                let mut files = vec![first];
+                while files.iter().map(|(_, identity)| identity.len).sum::<u64>() < HASH_TOGETHER
+                    && files.len() < MAX_HASH_TOGETHER
+                    && let Some(next) = queue.next_file_up_to(HASH_TOGETHER, Instant::now())
+                {
+                    files.push(next);
+                }
                 let (folder, ending) = (self.folder.clone(), shutdown.clone());
                 let n_threads = if queue.len() > n_cores { 1 } else { u32::try_from(n_cores).unwrap_or(1) };
                 hashing.spawn_blocking(move || {
-                    let result = match folder.open_unchanged(&path, identity) {
-                        Ok(file) => hash_file_until(&file, identity, n_threads, &|| ending.is_cancelled()),
-                        Err(_) => Err(HashError::Changed),
+                    let hash = |(path, identity)| {
+                        let result = match folder.open_unchanged(&path, identity) {
+                            Ok(file) => hash_file_until(&file, identity, n_threads, &|| ending.is_cancelled()),
+                            Err(_) => Err(HashError::Changed),
+                        };
+                        Hashed { path, identity, result }
                     };
-                    Hashed { path, identity, result }
+                    files.into_iter().map(hash).collect()
                 });
             }
             self.state.n_hashing.store(queue.len() as u64, Ordering::Relaxed);
             // While every core hashes, a finished hash is what comes next.
             let rested = queue.next_deadline().filter(|_| hashing.len() < n_cores);
-            let wake = rested.map_or(next_scan, |at| at.min(next_scan));
+            let due = [rested, next_look, scanning.is_none().then_some(next_scan)];
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(hashed) = hashing.join_next() => {
                     match hashed {
-                        Ok(hashed) => self.on_hashed(hashed, &mut queue),
+                        Ok(hashed) => hashed.into_iter().for_each(|hashed| self.on_hashed(hashed, &mut queue)),
                         Err(error) => tracing::error!(%error, "hashing failed"),
                     }
                 }
-                () = changed(watch.as_ref()) => {
-                    tokio::time::sleep(self.config.watch_coalesce).await;
-                    match watch.as_ref().map(FolderWatch::take) {
-                        Some(Dirty::Places(places)) => self.look_at(&places, &mut queue).await,
-                        Some(Dirty::Everything) => next_scan = Instant::now(),
-                        None => {}
+                () = changed(watch.as_ref()), if next_look.is_none() => {
+                    next_look = Some(Instant::now() + self.config.watch_coalesce);
+                }
+                Some(path) = self.looks.0.recv() => {
+                    if self.look_at(&[path], &mut queue).await {
+                        next_scan = Instant::now();
                     }
                 }
-                Some(path) = self.looks.0.recv() => self.look_at(&[path], &mut queue).await,
                 _ = cache_flush.tick() => self.flush_cache().await,
-                () = tokio::time::sleep_until(wake.into()) => {
-                    if Instant::now() >= next_scan {
-                        let started = Instant::now();
-                        self.scan_everything(&mut queue, &shutdown).await;
-                        next_scan = Instant::now() + self.config.rescan_interval.max(started.elapsed() * SCAN_SHARE);
+                step = next_step(&mut scanning) => match step {
+                    Step::Found(batch) => self.note(batch, &mut queue),
+                    Step::Over(report) => {
+                        let Some(Scanning { seen, started, .. }) = scanning.take() else { continue };
+                        self.on_scanned(report, &seen, &mut queue, &shutdown);
+                        let pause = self.config.rescan_interval.max(started.elapsed() * SCAN_SHARE);
+                        // Unless more was asked for while it ran.
+                        if next_scan <= started {
+                            next_scan = Instant::now() + pause;
+                        }
+                    }
+                },
+                () = sleep_until(due.into_iter().flatten().min()) => {
+                    let now = Instant::now();
+                    if next_look.is_some_and(|at| at <= now) {
+                        next_look = None;
+                        let everything = match watch.as_ref().map(FolderWatch::take) {
+                            Some(Dirty::Places(places)) => {
+                                let everything = self.look_at(&places, &mut queue).await;
+                                self.changes.note(places);
+                                everything
+                            }
+                            Some(Dirty::Everything) => true,
+                            None => false,
+                        };
+                        if everything {
+                            next_scan = Instant::now();
+                        }
+                    }
+                    if scanning.is_none() && next_scan <= now {
+                        scanning = Some(Scanning::start(self.folder.clone(), self.rules(), shutdown.clone()));
                     }
                 }
             }
@@ -162,22 +210,27 @@ impl Sharing {
         let Hashed { path, identity, result } = hashed;
         match result {
             Ok(map) => {
-                queue.on_done(&path);
+                self.state.n_hashed_bytes.fetch_add(identity.len, Ordering::Relaxed);
+                let is_still_there = queue.on_done(&path);
                 let content_id = map.content_id();
                 self.cache.insert(identity, map);
-                if self.library.insert(path.clone(), SharedFile { content_id, identity }) {
-                    tracing::debug!(?path, %content_id, "shared");
+                if is_still_there && self.library.insert(path.clone(), SharedFile { content_id, identity }) {
+                    tracing::debug!(path = path.as_str(), %content_id, "shared");
                 }
+                self.changes.note([path]);
             }
             Err(HashError::Changed) => {
                 self.library.remove(&path);
                 match self.folder.open_file(&path) {
                     Ok((_, identity)) => queue.on_unsettled(&path, identity, Instant::now()),
-                    Err(_) => queue.on_gone(&path),
+                    Err(_) => {
+                        queue.on_gone(&path);
+                        queue.on_done(&path);
+                    }
                 }
             }
             Err(error) => {
-                tracing::warn!(?path, %error, "cannot be shared");
+                tracing::warn!(path = path.as_str(), %error, "cannot be shared");
                 queue.on_done(&path);
                 self.library.remove(&path);
             }
@@ -233,30 +286,21 @@ impl Sharing {
         }
     }
 
-    async fn scan_everything(&self, queue: &mut HashQueue, shutdown: &CancellationToken) {
-        let (sender, mut batches) = mpsc::channel::<Vec<(SharePath, FileIdentity)>>(SCAN_AHEAD);
-        let (folder, ending) = (self.folder.clone(), shutdown.clone());
-        let scanning = tokio::task::spawn_blocking(move || {
-            let mut batch = Vec::with_capacity(SCAN_BATCH);
-            let report = scan(&folder, None, &mut |path, identity| {
-                batch.push((path, identity));
-                let goes_on = !ending.is_cancelled();
-                goes_on && (batch.len() < SCAN_BATCH || sender.blocking_send(std::mem::take(&mut batch)).is_ok())
-            });
-            let _closed = sender.blocking_send(batch);
-            report
-        });
-        let mut seen = BTreeSet::new();
-        while let Some(batch) = batches.recv().await {
-            seen.extend(batch.iter().map(|(path, _)| path.clone()));
-            self.note(batch, queue);
-        }
-        match scanning.await {
+    fn on_scanned(
+        &self,
+        report: Result<io::Result<ScanReport>, JoinError>,
+        seen: &BTreeSet<SharePath>,
+        queue: &mut HashQueue,
+        shutdown: &CancellationToken,
+    ) {
+        match report {
             // What was not seen may well be there.
             Ok(Ok(_)) if shutdown.is_cancelled() => {}
             Ok(Ok(report)) => {
-                self.forget_unseen(&seen, queue);
                 self.report(&report);
+                self.take_rules(report.rules, queue);
+                self.forget_unseen(seen, queue);
+                self.changes.note_everything();
                 self.state.scanned.send_replace(true);
             }
             Ok(Err(error)) => tracing::error!(%error, "cannot read the share folder; what was shared stays listed"),
@@ -269,10 +313,10 @@ impl Sharing {
         for path in gone.iter().filter(|path| self.folder.open_file(path).is_err()) {
             queue.on_gone(path);
         }
-        let shared = self.library.page(None, usize::MAX);
+        let (shared, rules) = (self.library.page(None, usize::MAX), self.rules());
         for (path, _) in &shared {
             // It may have come since the scan passed by.
-            if !seen.contains(path) && self.folder.open_file(path).is_err() {
+            if !seen.contains(path) && (rules.is_ignored(path, Kind::File) || self.folder.open_file(path).is_err()) {
                 self.library.remove(path);
             }
         }
@@ -282,35 +326,70 @@ impl Sharing {
         }
     }
 
+    fn rules(&self) -> Arc<IgnoreRules> {
+        self.state.ignored.borrow().clone()
+    }
+
+    /// The ignore rules are these now; whether they were others before. What is ignored is withdrawn at once; what is not any
+    /// more, the next scan finds.
+    fn take_rules(&self, rules: IgnoreRules, queue: &mut HashQueue) -> bool {
+        if *self.rules() == rules {
+            return false;
+        }
+        for (folder, bad) in rules.bad() {
+            let folder = folder.map(SharePath::as_str);
+            tracing::warn!(folder, line = bad.line, reason = %bad.reason, "a pattern in an ignore file is passed over");
+        }
+        let waiting: Vec<_> = queue.paths().filter(|path| rules.is_ignored(path, Kind::File)).cloned().collect();
+        for path in waiting {
+            queue.on_gone(&path);
+        }
+        for (path, _) in self.library.page(None, usize::MAX) {
+            if rules.is_ignored(&path, Kind::File) {
+                self.library.remove(&path);
+            }
+        }
+        self.state.ignored.send_replace(Arc::new(rules));
+        true
+    }
+
     fn report(&self, report: &ScanReport) {
         let before = self.state.n_skipped.swap(report.n_skipped, Ordering::Relaxed);
         if report.n_skipped != before {
             tracing::warn!(n = report.n_skipped, "entries of the share folder are not shared");
             for Skipped { name, reason } in &report.skipped {
-                tracing::warn!(?name, %reason, "not shared");
+                tracing::warn!(name, %reason, "not shared");
             }
         }
     }
 
-    async fn look_at(&self, places: &[SharePath], queue: &mut HashQueue) {
-        let (folder, places) = (self.folder.clone(), places.to_vec());
+    /// Looks at some places; whether the ignore rules are others now, so that everything is to be looked at.
+    async fn look_at(&self, places: &[SharePath], queue: &mut HashQueue) -> bool {
+        let (folder, places, before) = (self.folder.clone(), places.to_vec(), self.rules());
         let looked = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
             let mut looked_at = Vec::new();
+            let mut rules = IgnoreRules::clone(&before);
+            for file in places.iter().filter(|place| place.file_name() == IGNORE_FILE) {
+                rules.put(file.parent(), read_ignore_file(&folder, file.parent().as_ref()), &before);
+            }
             for place in places {
-                let listed = scan(&folder, Some(&place), &mut |path, identity| {
+                let listed = scan(&folder, Some(&place), &rules, &mut |path, identity| {
                     found.push((path, identity));
                     true
                 });
                 match listed {
-                    Ok(_) => looked_at.push(place),
+                    Ok(report) => {
+                        rules = report.rules;
+                        looked_at.push(place);
+                    }
                     // Nothing is known of it then: what was shared stays so until the next scan.
                     Err(error) => tracing::debug!(?place, %error, "cannot be looked at"),
                 }
             }
-            (looked_at, found)
+            (looked_at, found, rules)
         });
-        let Ok((places, found)) = looked.await else { return };
+        let Ok((places, found, rules)) = looked.await else { return false };
         let there: BTreeSet<_> = found.iter().map(|(path, _)| path.clone()).collect();
         for place in &places {
             for path in self.library.below(place) {
@@ -320,6 +399,7 @@ impl Sharing {
             }
         }
         self.note(found, queue);
+        self.take_rules(rules, queue)
     }
 
     async fn flush_cache(&self) {
@@ -328,6 +408,20 @@ impl Sharing {
         if let Ok(Err(error)) = flushed {
             tracing::warn!(%error, "hashes are not remembered across a restart");
         }
+    }
+}
+
+async fn next_step(scanning: &mut Option<Scanning>) -> Step {
+    match scanning {
+        Some(scanning) => scanning.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
 use potluck_common::identity::Identity;
@@ -17,6 +18,10 @@ use crate::verb::{Failed, FailureKind};
 
 /// Name of the folder of unfinished downloads, inside the state folder.
 pub const PARTIAL_DIR: &str = "partial";
+/// From when on minutes are counted for [`next_generation`]: the beginning of 2026.
+const CLOCK_START: Duration = Duration::from_secs(1_767_225_600);
+/// Later than this, in 2057, starts are only counted. A clock that is wrong must not use up the numbers that writes can have.
+const CLOCK_END: u64 = 1 << 24;
 const MAGIC: &[u8; 8] = b"potluck1";
 /// No state file is longer than this; a longer one is not ours.
 const MAX_STATE_LEN: u64 = 64 << 20;
@@ -65,22 +70,22 @@ impl StateDir {
         &self.dir
     }
 
-    /// Who we are and the number of this start, which is durable before it is returned. Without a usable identity
+    /// Who we are and the number of this start at `now`, which is durable before it is returned. Without a usable identity
     /// a new one is made: a lost state must make a new peer, never an old-looking one.
     ///
     /// # Errors
     /// If the state folder cannot be written.
-    pub fn identity(&self, folder: &ShareFolder) -> Result<(Identity, u64), Failed> {
+    pub fn identity(&self, folder: &ShareFolder, now: SystemTime) -> Result<(Identity, u64), Failed> {
         let stored = load(&self.dir, "identity").and_then(|bytes| {
             let (secret, generation) = bytes.split_first_chunk::<32>()?;
             Some((*secret, u64::from_le_bytes(generation.try_into().ok()?)))
         });
         let (secret, generation) = match stored {
-            Some((secret, generation)) => (secret, generation + 1),
+            Some((secret, generation)) => (secret, next_generation(generation, now)),
             None => {
                 let mut secret = [0; 32];
                 getrandom::fill(&mut secret).map_err(|error| unusable(folder, &io::Error::other(error)))?;
-                (secret, 1)
+                (secret, next_generation(0, now))
             }
         };
         let bytes = [&secret[..], &generation.to_le_bytes()].concat();
@@ -95,6 +100,13 @@ impl StateDir {
     pub fn forget_identity(&self) -> io::Result<()> {
         remove(&self.dir, "identity")
     }
+}
+
+/// The number of a start. It grows from start to start, whatever the clock says; a clock that is right makes it also larger
+/// than those of starts that a restored backup knows nothing of.
+fn next_generation(last: u64, now: SystemTime) -> u64 {
+    let minutes = now.duration_since(UNIX_EPOCH + CLOCK_START).unwrap_or_default().as_secs() / 60;
+    (last + 1).max(minutes.min(CLOCK_END))
 }
 
 fn unusable(folder: &ShareFolder, error: &io::Error) -> Failed {
@@ -171,6 +183,9 @@ fn read_slot(dir: &Dir, name: &str) -> Option<(u64, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use potluck_common::protocol::GENERATION_SHIFT;
+    use potluck_common::register::MAX_WRITE;
+
     use super::*;
 
     fn dir() -> (tempfile::TempDir, Dir) {
@@ -214,6 +229,26 @@ mod tests {
         assert_eq!(load(&dir, "x").as_deref(), Some(&b"newer"[..]));
     }
 
+    /// F38, F40: a start after a restored backup has a number of its own, and clocks that jump take nothing back.
+    #[test]
+    fn numbers_of_starts() {
+        let at = |minutes: u64| UNIX_EPOCH + CLOCK_START + Duration::from_secs(60 * minutes);
+        for (last, now, want) in [
+            (0, UNIX_EPOCH, 1),
+            (7, UNIX_EPOCH, 8),
+            (0, at(500), 500),
+            (500, at(500), 501),
+            (900, at(500), 901),
+            // The lost life began at 600, the backup is from before.
+            (500, at(700), 700),
+            (3, at(u64::from(u32::MAX)), CLOCK_END),
+            (CLOCK_END, at(u64::from(u32::MAX)), CLOCK_END + 1),
+        ] {
+            assert_eq!(next_generation(last, now), want, "{last}, {now:?}");
+        }
+        const { assert!(CLOCK_END << GENERATION_SHIFT < MAX_WRITE / 2 + 2) };
+    }
+
     #[test]
     fn one_peer_a_folder_and_one_identity_for_life() {
         let temp = tempfile::tempdir().unwrap();
@@ -221,15 +256,17 @@ mod tests {
         let state = StateDir::open(&folder).unwrap();
         let second = StateDir::open(&folder).unwrap_err();
         assert!(second.message.contains("already running"), "{second:?}");
-        let (first, generation) = state.identity(&folder).unwrap();
+        let at = |minutes: u64| UNIX_EPOCH + CLOCK_START + Duration::from_secs(60 * minutes);
+        let (first, generation) = state.identity(&folder, UNIX_EPOCH).unwrap();
         assert_eq!(generation, 1);
         drop(state);
         let state = StateDir::open(&folder).unwrap();
-        let (again, generation) = state.identity(&folder).unwrap();
+        let (again, generation) = state.identity(&folder, at(1)).unwrap();
         assert_eq!((first.peer_id(), 2), (again.peer_id(), generation));
         state.forget_identity().unwrap();
-        let (other, generation) = state.identity(&folder).unwrap();
-        assert_ne!((first.peer_id(), 3), (other.peer_id(), generation));
+        let (other, generation) = state.identity(&folder, at(3)).unwrap();
+        assert_eq!(generation, 3);
+        assert_ne!(first.peer_id(), other.peer_id());
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(temp.path().join(STATE_DIR)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);

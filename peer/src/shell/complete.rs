@@ -4,7 +4,7 @@
 
 use reedline::{CompletionResult, Span, Suggestion};
 
-use crate::command::{DOWNLOAD_FLAGS, VERBS, Word, quote, split};
+use crate::command::{DIRECTIONS, DOWNLOAD_FLAGS, SYNC_WORDS, VERBS, Word, quote, split};
 
 /// What is asked for while somebody waits at the prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,14 @@ impl Completer {
             None => starting(&VERBS),
             Some("help") if before.len() == 1 => starting(&VERBS),
             Some("show" | "verify") if before.len() == 1 => self.files(typed),
+            Some("manifest") if before.len() == 1 && typed.starts_with('-') => starting(&["--everybody"]),
+            Some("manifest") => self.files(typed),
+            Some("sync") if before.len() == 1 => starting(&SYNC_WORDS),
+            Some("trash") if before.len() == 1 => starting(&["restore"]),
+            Some("wait") if before.len() == 1 && typed.starts_with('-') => starting(&["--all"]),
+            Some("wait" | "conflicts") => self.files(typed),
+            Some("limit") if before.len() == 1 => starting(&DIRECTIONS),
+            Some("limit") if before.len() == 2 => starting(&["off"]),
             Some("getip") if before.len() == 1 => {
                 let mut both = self.peers(typed);
                 both.extend(self.files(typed));
@@ -47,8 +55,8 @@ impl Completer {
             Some("download") => match (words.clone().any(|word| word == "--"), words.next_back()) {
                 (true, _) => self.files(typed),
                 (false, Some("--from")) => self.peers(typed),
-                // A path on this machine, of which the peer knows nothing.
-                (false, Some("-o" | "--output")) => Vec::new(),
+                // A path on this machine or a URL, of which the peer knows nothing.
+                (false, Some("-o" | "--output" | "--origin")) => Vec::new(),
                 (false, _) if typed.starts_with('-') => starting(&DOWNLOAD_FLAGS),
                 (false, _) => self.files(typed),
             },
@@ -125,7 +133,7 @@ mod tests {
             assert_eq!(lines, want, "{line:?}");
         };
         check("", &VERBS);
-        check("s", &["show", "status", "stop"]);
+        check("s", &["show", "status", "sync", "stop"]);
         check("  dow", &["  download"]);
         check("help pe", &["help peers"]);
         check("show a", &["show a.txt", "show 'a two.txt'"]);
@@ -135,7 +143,7 @@ mod tests {
         check("download i", &[r"download 'it'\''s'"]);
         check("download a.txt doc", &["download a.txt docs/x"]);
         check("download r", &["download \"rtl\\u{202e}fdp\""]);
-        check("download -", &["download --single", "download --from", "download -o"]);
+        check("download -", &["download --single", "download --from", "download --origin", "download -o"]);
         check("download --fr", &["download --from"]);
         check(
             "download --from ",
@@ -144,6 +152,12 @@ mod tests {
         check("download -o /tm", &[]);
         check("download -- -", &["download -- -dash"]);
         check("getip no", &["getip node1", "getip node2"]);
+        check("sync re", &["sync receive", "sync restore"]);
+        check("trash r", &["trash restore"]);
+        check("wait -", &["wait --all"]);
+        check("limit ", &["limit up", "limit down"]);
+        check("limit up ", &["limit up off"]);
+        check("limit up 1M ", &[]);
         check("peers ", &[]);
         check("nonsense ", &[]);
     }

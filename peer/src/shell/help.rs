@@ -28,7 +28,7 @@ const PAGES: [Page; VERBS.len()] = [
     },
     Page {
         verb: "download",
-        usage: "download NAME… [--single | --from PEER] [-o PATH]",
+        usage: "download NAME… [--single | --from PEER | --origin URL] [-o PATH]",
         about: "fetch files from all owners at once",
         details: "Fetches pieces of each file from every owner at the same time and verifies each one before it is\n\
                   written. Ctrl-C stops it and keeps what has come in: the same line again goes on from there.",
@@ -39,6 +39,7 @@ const PAGES: [Page; VERBS.len()] = [
             ("download notes.txt@3f2a9c41", "one of several contents under a name"),
             ("download --from node2 film.mkv", "from that one peer only"),
             ("download --single film.mkv", "from one owner, whichever"),
+            ("download --origin https://example.org/film.mkv", "fetched once, then spread by peers"),
             ("download -o /tmp/ film.mkv", "put it elsewhere"),
             ("download -- --option", "a name that looks like a flag"),
         ],
@@ -67,6 +68,83 @@ const PAGES: [Page; VERBS.len()] = [
         about: "what this peer is doing",
         details: "Shows this peer: address, trackers and whether they answer, what it shares, transfers with rates.",
         examples: &[("status", "")],
+    },
+    Page {
+        verb: "sync",
+        usage: "sync [both|send|receive|off|confirm|restore]",
+        about: "how folder sync stands; switch it",
+        details: "Peers that sync have the same folder: what is made, changed, renamed or deleted on one travels to all.\n\
+                  What sync overwrites or deletes here is in the trash for 30 days. If a quarter of the files vanishes at\n\
+                  once, their deletes are held back until you confirm them.",
+        examples: &[
+            ("sync", "how it stands, and what each peer lacks"),
+            ("sync both", "give changes and take those of others"),
+            ("sync send", "only give; sync receive only takes"),
+            ("sync off", "stop; the files stay"),
+            ("sync confirm", "the deletes that were held back are meant"),
+            ("sync restore", "they are not: bring those files back"),
+        ],
+    },
+    Page {
+        verb: "conflicts",
+        usage: "conflicts [PATTERN]",
+        about: "names under which several versions stand",
+        details: "Two people changed one file before they heard of each other: one version keeps the name, the other lies\n\
+                  beside it as NAME.conflict-ID. Keep what you want and delete or rename the rest; that travels too.",
+        examples: &[("conflicts", "all of them"), ("conflicts docs/", "in a folder")],
+    },
+    Page {
+        verb: "trash",
+        usage: "trash [PATTERN] | trash restore NAME…",
+        about: "what sync deleted or overwrote here",
+        details: "Lists what sync took out of the folder, and brings it back to where it stood. Nothing that stands there\n\
+                  now is replaced.",
+        examples: &[
+            ("trash", "all of it, the latest first"),
+            ("trash *.txt", "what matches"),
+            ("trash restore notes.txt", "bring it back"),
+        ],
+    },
+    Page {
+        verb: "wait",
+        usage: "wait [--all] [PATTERN]",
+        about: "until everything is here, or everywhere",
+        details: "Returns when this peer holds all files of the synced folder; with --all, when every peer that syncs does.",
+        examples: &[("wait", "until we have everything"), ("wait --all docs/", "until everybody has that folder")],
+    },
+    Page {
+        verb: "limit",
+        usage: "limit [up|down RATE]",
+        about: "show or change what is sent and received at most",
+        details: "A rate is a number with K, M, G or T (KiB, MiB, … a second), or off. @FROM-UNTIL after it makes it hold at\n\
+                  those hours only, local time; several go with commas, and one without hours is for the rest of the day.\n\
+                  It holds until the peer ends; --limit-up and --limit-down say what it starts with.",
+        examples: &[
+            ("limit", "what holds now"),
+            ("limit up 10M", "send at most 10 MiB a second"),
+            ("limit down 200M@08-18", "receive at most 200 MiB a second by day"),
+            ("limit up 10M,off@22-06:30", "10 MiB a second, without limit by night"),
+            ("limit up off", "without limit again"),
+        ],
+    },
+    Page {
+        verb: "manifest",
+        usage: "manifest [--everybody] [PATTERN]",
+        about: "content ids, for b3sum --check",
+        details: "Prints a line for each file that we share, or with --everybody that the tracker lists: its content id and\n\
+                  its name, as b3sum prints them.",
+        examples: &[
+            ("manifest", "what we share"),
+            ("manifest docs/", "a folder of it"),
+            ("manifest --everybody *.iso", "what others share"),
+        ],
+    },
+    Page {
+        verb: "hash",
+        usage: "hash FILE…",
+        about: "content ids of any files here",
+        details: "Prints the content id of files on this machine, wherever they are, as b3sum does.",
+        examples: &[("hash /tmp/film.mkv", "is it the one that others have?")],
     },
     Page {
         verb: "verify",
@@ -116,7 +194,6 @@ fn first_screen(look: &Look) -> String {
         "All verbs:".to_owned(),
     ];
     lines.extend(PAGES.iter().map(|page| example(page.verb, page.about, look)));
-    lines.push(String::new());
     lines.push(look.paint(FAINT, "`help download` and the like explain one, with examples."));
     lines.join("\n")
 }
@@ -156,8 +233,11 @@ mod tests {
         for page in &PAGES {
             for (line, _) in page.examples {
                 let is_right = match parse(line).unwrap() {
+                    // Two words that are one verb to the peer.
+                    Command::Verb(crate::verb::Verb::Restore { .. }) => page.verb == "trash",
                     Command::Verb(verb) => serde_json::to_value(&verb).unwrap()["verb"] == page.verb,
                     Command::Help(_) => page.verb == "help",
+                    Command::Hash(_) => page.verb == "hash",
                     Command::Exit => page.verb == "exit",
                     Command::Nothing => false,
                 };

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, parse};
 use crate::render::{Ending, FAINT, Format, Look, Out, Renderer, STRONG, count, escape, failure, follow};
+use crate::sums;
 use crate::verb::{Event, Failed, FailureKind, Status, Verb};
 use complete::{Completer, Wanted};
 use editor::{Editor, Typed};
@@ -126,6 +127,10 @@ impl Shell<'_> {
         let mut verb = match parse(line) {
             Ok(Command::Nothing) => return Ok(Next::Line(None)),
             Ok(Command::Exit) => return Ok(Next::Leave),
+            Ok(Command::Hash(files)) => {
+                let code = tokio::task::block_in_place(|| sums::hash(&files, self.format, self.out))?;
+                return Ok(Next::Line((code != 0).then_some(code)));
+            }
             Ok(Command::Help(verb)) => {
                 self.out.result(&help::help(verb, &Look::of_process()))?;
                 return Ok(Next::Line(None));
@@ -217,7 +222,8 @@ mod tests {
     fn greetings() {
         let mut status = crate::render::sample::status();
         insta::assert_snapshot!("greeting", greeting(&status, false, &Look::PLAIN));
-        status.trackers = vec![TrackerStatus { url: "http://tracker:7700".into(), reachable: true }];
+        let url = "http://tracker:7700".into();
+        status.trackers = vec![TrackerStatus { url, reachable: true, reaches_us: Some(true), refuses: None }];
         insta::assert_snapshot!("greeting_own", greeting(&status, true, &Look::PLAIN));
     }
 }

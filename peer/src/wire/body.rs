@@ -1,4 +1,4 @@
-//! Response bodies: the bytes of a file in slices, one read ahead.
+//! Response bodies: the bytes of a file in slices, one read ahead; under a limit each slice is sent in pieces.
 
 use std::fs::File;
 use std::io;
@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::buffers::BufferPool;
+use crate::limit::Throttle;
 use crate::share::folder::FileIdentity;
 use crate::traffic::Traffic;
 
@@ -33,6 +34,8 @@ pub struct FileSlices {
     pub pool: Arc<BufferPool>,
     /// Counts what is sent.
     pub traffic: Arc<Traffic>,
+    /// Asked before each piece.
+    pub limit: Throttle,
     /// The upload slot, free again when the body ends or is dropped.
     pub slot: OwnedSemaphorePermit,
 }
@@ -52,13 +55,18 @@ impl FileSlices {
         self.traffic.n_uploads.fetch_add(1, Ordering::Relaxed);
         let running = Running(self.traffic.clone());
         let ahead = self.read_at(self.bytes.start);
-        futures::stream::try_unfold((self, ahead, running), |(mut slices, ahead, running)| async move {
-            let Some(ahead) = ahead else { return Ok(None) };
-            let slice = ahead.await.map_err(io::Error::other)??;
-            slices.bytes.start += slice.len() as u64;
-            slices.traffic.up.fetch_add(slice.len() as u64, Ordering::Relaxed);
-            let ahead = slices.read_at(slices.bytes.start);
-            Ok(Some((slice, (slices, ahead, running))))
+        let begun = (self, Bytes::new(), ahead, running);
+        futures::stream::try_unfold(begun, |(mut slices, mut slice, mut ahead, running)| async move {
+            if slice.is_empty() {
+                let Some(read) = ahead else { return Ok(None) };
+                slice = read.await.map_err(io::Error::other)??;
+                slices.bytes.start += slice.len() as u64;
+                ahead = slices.read_at(slices.bytes.start);
+            }
+            let n_granted = slices.limit.take_piece(slice.len() as u64).await;
+            slices.traffic.up.fetch_add(n_granted, Ordering::Relaxed);
+            let piece = slice.split_to(usize::try_from(n_granted).unwrap_or(usize::MAX).min(slice.len()));
+            Ok(Some((piece, (slices, slice, ahead, running))))
         })
     }
 

@@ -5,11 +5,12 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::response::Builder;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use potluck_common::ContentId;
 use potluck_common::net::problem::problem;
+use potluck_common::{ChunkIndex, ContentId};
 use std::ops::Range;
 
 use super::body::FileSlices;
+use super::serve::COMING_HEADER;
 use crate::range::{Wanted, parse_range};
 
 /// What a request for bytes comes to.
@@ -70,15 +71,30 @@ fn no_such_range(len: u64) -> Response {
     response
 }
 
-/// All slots are taken.
-pub fn choked(retry_after_s: u64) -> Response {
+/// The request was for chunks of which no copy is known, and these are on their way to somebody.
+pub fn coming(chunks: &[ChunkIndex]) -> Response {
+    let numbers: Vec<String> = chunks.iter().map(|chunk| chunk.get().to_string()).collect();
     let mut response = problem(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "no-upload-slot",
-        "All upload slots are taken",
-        "Ask again after the time in Retry-After, or ask another owner.",
+        StatusCode::PRECONDITION_FAILED,
+        "not-fresh",
+        "A copy of that is on its way to somebody",
+        "Ask for other chunks first, or for these without potluck-fresh.",
     )
     .into_response();
+    let numbers = HeaderValue::try_from(numbers.join(",")).expect("digits and commas are a header value");
+    response.headers_mut().insert(COMING_HEADER, numbers);
+    response
+}
+
+/// All slots are taken.
+pub fn choked(retry_after_s: u64) -> Response {
+    busy("no-upload-slot", "All upload slots are taken", retry_after_s)
+}
+
+/// There is no place for more.
+pub fn busy(slug: &str, title: &str, retry_after_s: u64) -> Response {
+    let detail = "Ask again after the time in Retry-After, or ask another peer.";
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, slug, title, detail).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
     response
 }

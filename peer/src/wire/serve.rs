@@ -1,36 +1,53 @@
-//! What a peer serves: contents, chunk maps, files by name, its index.
+//! What a peer serves: contents, chunk maps, files by name, its index, and what changed in the synced folder.
 //!
 //! Invariant: only reading. Nothing that arrives here changes the peer or its share folder, and every file is opened
 //! through the share folder's handle in the very state in which it was hashed.
 
 use std::fs::File;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, RawQuery, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{ConnectInfo, Path, Query, RawQuery, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
 use potluck_common::chunk::Run;
+use potluck_common::net::docs;
 use potluck_common::net::host::{self, HostPolicy};
+use potluck_common::net::metrics::measure;
 use potluck_common::net::problem::{method_not_allowed, not_found, problem};
-use potluck_common::protocol::{Entry, Index, Problem};
+use potluck_common::net::request_id;
+use potluck_common::openapi::{AnyProblem, BadQuery, NotFound, without_wildcards};
+use potluck_common::protocol::{Entry, HaveLine, Index, PeerHealth, Problem, SyncPage, SyncQuery};
 use potluck_common::tree::LengthProof;
-use potluck_common::{ContentId, Geometry, PeerId, SharePath};
+use potluck_common::{ChunkIndex, ContentId, Geometry, PeerId, SharePath};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::FileSlices;
+use super::exports;
+use super::feed::{FeedError, SyncFeed};
+use super::handed::Handed;
 use super::have::HaveStream;
-use super::respond::{Negotiated, choked, negotiate, send};
+use super::pages::{self, Pages};
+use super::people::{self, People, disposition};
+use super::respond::{Negotiated, busy, choked, coming, negotiate, send};
 use crate::buffers::BufferPool;
 use crate::download::live::{Live, News};
+use crate::limit::Throttle;
+use crate::metrics::{self, PeerMetrics};
 use crate::share::cache::HashCache;
 use crate::share::folder::{FileIdentity, ShareFolder};
 use crate::share::library::{Library, SharedFile};
@@ -41,6 +58,16 @@ use crate::traffic::Traffic;
 pub const CONTENT_LEN_HEADER: &str = "potluck-content-len";
 /// Header of a chunk map: what proves that length, in hexadecimal digits; absent for a content of one chunk.
 pub const LENGTH_PROOF_HEADER: &str = "potluck-length-proof";
+/// Header of a request for bytes: `1` if no copy of these chunks is known to be on its way; refused (412) if one is.
+pub const FRESH_HEADER: &str = "potluck-fresh";
+/// Header of that refusal: the numbers of those chunks, separated by commas.
+pub const COMING_HEADER: &str = "potluck-coming";
+/// Under a limit, so many bytes a second at least for each upload: twice what owners of this network must give (C11).
+const LEAST_UPLOAD_RATE: NonZeroU64 = NonZeroU64::new(16 << 10).expect("it is not zero");
+/// How long a request waits for a slot under a limit: half of what makes an owner silent.
+const SLOT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the next in turn looks for a slot; also the limit may have changed.
+const SLOT_LOOK: Duration = Duration::from_millis(20);
 /// Most files in one page of the index.
 const MAX_INDEX_PAGE: usize = 10_000;
 
@@ -57,6 +84,14 @@ pub struct Serve {
     pub live: Arc<Live>,
     /// Free upload slots.
     pub slots: Arc<Semaphore>,
+    /// What has just begun to go out.
+    pub handed: Arc<Mutex<Handed>>,
+    /// How many there are in all.
+    pub n_slots: usize,
+    /// Held by the request that gets the next slot under a limit.
+    pub slot_turn: Arc<tokio::sync::Mutex<()>>,
+    /// How fast may be sent.
+    pub limit: Throttle,
     /// Claims that may be read at once.
     pub claims: Arc<Semaphore>,
     /// What an upload without a slot is told to wait.
@@ -69,58 +104,117 @@ pub struct Serve {
     pub look_again: LookAgain,
     /// Who we are, for the index.
     pub who: Arc<dyn Fn() -> (PeerId, String) + Send + Sync>,
+    /// What changed in the synced folder, if we sync.
+    pub sync: Option<SyncFeed>,
 }
 
+/// What the description of the routes begins with.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "potluck peer",
+        description = "What one peer shares. Everything only reads. Lengths are bytes (`len`), times milliseconds (`_ms`). \
+                       Errors are `application/problem+json` (RFC 9457)."
+    ),
+    components(schemas(Problem, HaveLine))
+)]
+struct Described;
+
 /// All routes of a peer.
-pub fn router(serve: Serve, hosts: HostPolicy) -> Router {
-    Router::new()
-        .route("/v1/content/{id}", get(content))
-        .route("/v1/content/{id}/chunks", get(chunk_map))
-        .route("/v1/content/{id}/have", get(have))
-        .route("/f/{*path}", get(file))
-        .route("/v1/index", get(index))
-        .route("/healthz", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
+pub fn router(serve: Serve, people: People, pages: Pages, metrics: PeerMetrics, hosts: HostPolicy) -> Router {
+    let (described, document) = OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(content))
+        .routes(routes!(file))
+        .route_layer(axum::middleware::from_fn_with_state(people.clone(), people::dress))
+        .merge(exports::router(people))
+        .routes(routes!(chunk_map))
+        .routes(routes!(have))
+        .routes(routes!(index))
+        .routes(routes!(sync))
+        .routes(routes!(healthz))
+        .merge(metrics::router(metrics.clone()))
+        .split_for_parts();
+    described
+        .merge(pages::router(pages))
+        .merge(docs::router(&without_wildcards(document)))
         .fallback(|| async {
             not_found(
-                "A peer serves /f/PATH, /v1/content/ID, /v1/content/ID/chunks, /v1/content/ID/have and /v1/index.",
+                "A peer serves its page at /, and /f/PATH, /v1/content/ID, /v1/content/ID/chunks, …/have, …/metalink, …/torrent, /v1/index and /v1/sync.",
             )
         })
         .method_not_allowed_fallback(|| async { method_not_allowed() })
         .layer(axum::middleware::from_fn_with_state(hosts, host::guard))
+        .layer(axum::middleware::from_fn(request_id::follow))
         .layer(axum::middleware::map_response(harden))
+        .layer(axum::middleware::from_fn_with_state(metrics.metrics, measure))
         .with_state(serve)
 }
 
-/// No answer of a peer is ever run, framed or guessed at by a browser.
+/// No answer of a peer is ever run, framed or guessed at by a browser, but for its page, which brings a policy of its own.
 async fn harden(mut response: Response) -> Response {
-    const HEADERS: [(HeaderName, &str); 3] = [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'; frame-ancestors 'none'"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
+    const HEADERS: [(HeaderName, &str); 2] =
+        [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")];
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
+    // Only our own pages have a policy of their own.
+    let policy = HeaderValue::from_static("sandbox; default-src 'none'; frame-ancestors 'none'");
+    response.headers_mut().entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
     response
 }
 
+/// Whether it lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "It does.", body = PeerHealth), AnyProblem))]
+async fn healthz(State(serve): State<Serve>) -> Json<PeerHealth> {
+    Json(PeerHealth { status: "ok".into(), peer_id: (serve.who)().0 })
+}
+
+/// A content's bytes.
+///
+/// An unfinished one is given as far as it is verified: a range that is not all here is answered with 404.
+#[utoipa::path(get, path = "/v1/content/{id}",
+    params(("id" = ContentId, Path, description = "Which content."),
+        ("name" = Option<String>, Query, description = "What the download is to be called."),
+        ("range" = Option<String>, Header, description = "One byte range.")),
+    responses(
+        (status = 200, description = "All of it, with an ETag; other owners in Link, the SHA-256 in Repr-Digest once it is known.",
+            body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The range that was asked for.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 304, description = "The client has it: If-None-Match."),
+        (status = 416, description = "It has no such bytes.", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It was asked for as fresh, and a copy is on its way to somebody.",
+            body = Problem, content_type = "application/problem+json"),
+        NotFound, AnyProblem))]
 async fn content(
     State(serve): State<Serve>,
+    ConnectInfo(to): ConnectInfo<SocketAddr>,
     id: Result<Path<String>, PathRejection>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = parse_id(&readable(id)?)?;
     for (path, file) in serve.library.find(id) {
-        if let Some(response) = serve.respond(&path, file, &method, &headers).await {
+        if let Some(response) = serve.respond(&path, file, &method, &headers, to.ip()).await {
             return Ok(response);
         }
     }
-    serve.respond_in_part(id, &method, &headers)
+    serve.respond_in_part(id, &method, &headers, to.ip()).await
 }
 
+/// A file by name, as a download. With `.meta4` after the name: its Metalink.
+#[utoipa::path(get, path = "/f/{*path}",
+    params(("path" = String, Path, description = "The name."),
+        ("range" = Option<String>, Header, description = "One byte range.")),
+    responses(
+        (status = 200, description = "All of it, with an ETag; other owners in Link, the SHA-256 in Repr-Digest once it is known.",
+            body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The range that was asked for.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 304, description = "The client has it: If-None-Match."),
+        (status = 416, description = "It has no such bytes.", body = Problem, content_type = "application/problem+json"),
+        NotFound, AnyProblem))]
 async fn file(
     State(serve): State<Serve>,
+    ConnectInfo(to): ConnectInfo<SocketAddr>,
     path: Result<Path<String>, PathRejection>,
     method: Method,
     headers: HeaderMap,
@@ -128,26 +222,18 @@ async fn file(
     let gone = || not_found("This peer does not share a file of that name.");
     let path: SharePath = readable(path)?.parse().map_err(|_| gone())?;
     let file = serve.library.get(&path).ok_or_else(gone)?;
-    let mut response = serve.respond(&path, file, &method, &headers).await.ok_or_else(gone)?;
-    if let Ok(value) = HeaderValue::try_from(disposition(path.file_name())) {
-        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
-    }
+    let mut response = serve.respond(&path, file, &method, &headers, to.ip()).await.ok_or_else(gone)?;
+    response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition(path.file_name()));
     Ok(response)
 }
 
-/// `attachment` with the name percent-encoded (RFC 6266, RFC 8187).
-fn disposition(name: &str) -> String {
-    let mut value = String::from("attachment; filename*=UTF-8''");
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            value.push(char::from(byte));
-        } else {
-            value += &format!("%{byte:02X}");
-        }
-    }
-    value
-}
-
+/// A content's chunk map: 32 bytes a chunk, and what proves the length.
+#[utoipa::path(get, path = "/v1/content/{id}/chunks", params(("id" = ContentId, Path, description = "Which content.")),
+    responses(
+        (status = 200, description = "The map.", body = Vec<u8>, content_type = "application/octet-stream",
+            headers(("potluck-content-len" = u64, description = "The content's length in bytes."),
+                ("potluck-length-proof" = String, description = "What proves it, if there are several chunks."))),
+        NotFound, AnyProblem))]
 async fn chunk_map(State(serve): State<Serve>, id: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
     let id = parse_id(&readable(id)?)?;
     for (path, file) in serve.library.find(id) {
@@ -161,7 +247,7 @@ async fn chunk_map(State(serve): State<Serve>, id: Result<Path<String>, PathReje
         match claim.await.map_err(io::Error::other).flatten() {
             Ok((map, proof)) => return Ok(claim_response(file.identity.len, map, proof.as_ref())),
             Err(error) => {
-                tracing::debug!(?path, content_id = %id, %error, "no claim from a shared file");
+                tracing::debug!(path = path.as_str(), content_id = %id, %error, "no claim from a shared file");
                 serve.look_again.at(path);
             }
         }
@@ -200,6 +286,10 @@ fn claim_response(len: u64, map: Vec<u8>, proof: Option<&LengthProof>) -> Respon
     response
 }
 
+/// Which chunks are held, and then those that are gained, as they are verified: a stream of `HaveLine`.
+#[utoipa::path(get, path = "/v1/content/{id}/have", params(("id" = ContentId, Path, description = "Which content.")),
+    responses((status = 200, description = "JSON, one object a line.", body = String, content_type = "application/jsonl"),
+        NotFound, AnyProblem))]
 async fn have(State(serve): State<Serve>, id: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
     let id = parse_id(&readable(id)?)?;
     let stream = HaveStream { id, live: serve.live.clone(), library: serve.library.clone() };
@@ -211,12 +301,18 @@ fn not_held() -> Problem {
     not_found("This peer does not hold that content.")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct IndexQuery {
+    /// `next` of the last page.
     after: Option<SharePath>,
+    /// Files on one page, 10,000 at most.
     limit: Option<usize>,
 }
 
+/// What this peer shares, page by page.
+#[utoipa::path(get, path = "/v1/index", params(IndexQuery),
+    responses((status = 200, description = "A page, in order of path.", body = Index), BadQuery, AnyProblem))]
 async fn index(State(serve): State<Serve>, RawQuery(raw): RawQuery) -> Result<Json<Index>, Problem> {
     let query = axum::http::Uri::builder().path_and_query(format!("/?{}", raw.unwrap_or_default())).build();
     let query = query.ok().and_then(|uri| Query::<IndexQuery>::try_from_uri(&uri).ok()).ok_or_else(|| {
@@ -231,6 +327,26 @@ async fn index(State(serve): State<Serve>, RawQuery(raw): RawQuery) -> Result<Js
         .collect();
     let (peer_id, name) = (serve.who)();
     Ok(Json(Index { peer_id, name, files: files.into(), next }))
+}
+
+/// What changed in the synced folder as this peer knows it, in pages that can be waited for.
+#[utoipa::path(get, path = "/v1/sync", params(SyncQuery),
+    responses((status = 200, description = "Paths that changed after that number, each once.", body = SyncPage),
+        BadQuery, NotFound, AnyProblem))]
+async fn sync(
+    State(serve): State<Serve>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    query: Result<Query<SyncQuery>, QueryRejection>,
+) -> Result<Json<SyncPage>, Response> {
+    let query = query.map(|Query(query)| query).map_err(|error| {
+        problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", error.body_text()).into_response()
+    })?;
+    let off = || not_found("This peer does not sync its share folder.").into_response();
+    match serve.sync.as_ref().ok_or_else(off)?.page(&query, from.ip()).await {
+        Ok(page) => Ok(Json(page)),
+        Err(FeedError::Off) => Err(off()),
+        Err(FeedError::Busy) => Err(busy("busy", "Too many wait for news", serve.retry_after_s)),
+    }
 }
 
 /// What stands in the address, decoded; bytes that are not UTF-8 name nothing here.
@@ -250,31 +366,40 @@ impl Serve {
         file: SharedFile,
         method: &Method,
         headers: &HeaderMap,
+        to: IpAddr,
     ) -> Option<Response> {
         let (id, len) = (file.content_id, file.identity.len);
         let (bytes, builder) = match negotiate(id, len, headers) {
             Negotiated::Over(response) => return Some(response),
             Negotiated::Send(bytes, builder) => (bytes, builder),
         };
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return Some(choked(self.retry_after_s)) };
+        let Some(slot) = self.slot().await else { return Some(self.choked()) };
+        let run = Geometry::new(len).ok().and_then(|geometry| geometry.chunks_touching(bytes.clone()));
+        // Before the file is opened, so that nobody else gets the same chunks meanwhile.
+        if let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER)) {
+            return Some(coming(&elsewhere));
+        }
         let (folder, shared_path, identity) = (self.folder.clone(), path.clone(), file.identity);
         let opened = tokio::task::spawn_blocking(move || folder.open_unchanged(&shared_path, identity)).await;
         let opened = match opened.map_err(io::Error::other).flatten() {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::debug!(?path, %error, "a shared file is not what it was");
+                tracing::debug!(path = path.as_str(), %error, "a shared file is not what it was");
                 self.look_again.at(path.clone());
                 return None;
             }
         };
-        if let Ok(geometry) = Geometry::new(len) {
-            self.hand_out(id, geometry.chunks_touching(bytes.clone()));
-        }
         Some(send(builder, method, self.slices(opened.into(), Some(identity), bytes, slot)))
     }
 
     /// Answers with bytes of a content that is being fetched, if every chunk that they touch is verified.
-    fn respond_in_part(&self, id: ContentId, method: &Method, headers: &HeaderMap) -> Result<Response, Problem> {
+    async fn respond_in_part(
+        &self,
+        id: ContentId,
+        method: &Method,
+        headers: &HeaderMap,
+        to: IpAddr,
+    ) -> Result<Response, Problem> {
         let live = self.live.get(id).ok_or_else(not_held)?;
         let geometry = live.partial.map().geometry();
         let (bytes, builder) = match negotiate(id, geometry.len(), headers) {
@@ -289,9 +414,42 @@ impl Serve {
                 "This peer holds {n_held} of {n_chunks} chunks, and not all of that range."
             )));
         }
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return Ok(choked(self.retry_after_s)) };
-        self.hand_out(id, run);
+        let Some(slot) = self.slot().await else { return Ok(self.choked()) };
+        if let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER)) {
+            return Ok(coming(&elsewhere));
+        }
         Ok(send(builder, method, self.slices(live.partial.file(), None, bytes, slot)))
+    }
+
+    /// A slot for one upload, if there is one.
+    ///
+    /// Under a limit as few uploads run side by side as get a rate that their readers can live with. A request waits in
+    /// turn for a while then: each place that gets free would otherwise go to whoever asks just then, and some would ask in
+    /// vain for ever.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let take = || self.slots.clone().try_acquire_owned().ok();
+        let n_at_once = || self.limit.n_at_once(LEAST_UPLOAD_RATE);
+        if n_at_once() >= self.n_slots {
+            return take();
+        }
+        let in_turn = async {
+            let _turn = self.slot_turn.lock().await;
+            loop {
+                let n_running = self.n_slots - self.slots.available_permits();
+                if n_running < n_at_once()
+                    && let Some(slot) = take()
+                {
+                    return slot;
+                }
+                tokio::time::sleep(SLOT_LOOK).await;
+            }
+        };
+        tokio::time::timeout(SLOT_PATIENCE, in_turn).await.ok()
+    }
+
+    fn choked(&self) -> Response {
+        self.traffic.n_refused.fetch_add(1, Ordering::Relaxed);
+        choked(self.retry_after_s)
     }
 
     fn slices(
@@ -301,13 +459,19 @@ impl Serve {
         bytes: Range<u64>,
         slot: OwnedSemaphorePermit,
     ) -> FileSlices {
-        FileSlices { file, identity, bytes, pool: self.pool.clone(), traffic: self.traffic.clone(), slot }
+        let (pool, traffic, limit) = (self.pool.clone(), self.traffic.clone(), self.limit.clone());
+        FileSlices { file, identity, bytes, pool, traffic, limit, slot }
     }
 
-    /// Tells whoever follows the content that copies of these chunks are on their way.
-    fn hand_out(&self, id: ContentId, run: Option<Run>) {
+    /// Tells whoever follows the content that copies of these chunks are on their way; those that go elsewhere if they
+    /// were asked for as fresh and are not.
+    fn hand_out(&self, id: ContentId, run: Option<Run>, to: IpAddr, is_fresh: bool) -> Result<(), Vec<ChunkIndex>> {
+        if let Some(run) = run {
+            self.handed.lock().unwrap_or_else(PoisonError::into_inner).hand(id, run, to, is_fresh, Instant::now())?;
+        }
         for chunk in run.iter().flat_map(|run| run.indices()) {
             self.live.tell(id, News::Coming(chunk.get()));
         }
+        Ok(())
     }
 }

@@ -49,7 +49,7 @@ impl Driver<'_> {
         let (owner, line) = match heard {
             Heard::Line(owner, line) => (owner, line),
             Heard::Ended(owner) => {
-                tracing::debug!(owner = ?self.name_of(owner), "a neighbour's stream ended");
+                tracing::debug!(owner = self.name_of(owner), "a neighbour's stream ended");
                 self.neighbours.on_ended(owner);
                 if self.sources.get(&owner).is_some_and(|source| !source.owner.complete) {
                     self.scheduler.on_owner_gone(owner);

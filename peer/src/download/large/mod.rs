@@ -10,7 +10,9 @@ mod recording;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use potluck_common::protocol::ContentInfo;
@@ -21,8 +23,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use recording::{Recording, finished_recording};
 
+use super::batch::Small;
 use super::claim::{Proven, Unproven, prove};
-use super::fetch::{Fact, Fetch};
+use super::fetch::{Fact, Fetch, Giver, reason};
 use super::job::{Downloads, Outcome};
 use super::live::{LiveContent, News};
 use super::moving::{Moving, OnlyHere};
@@ -30,15 +33,23 @@ use super::neighbours::{Heard, Neighbours};
 use super::owners::{Sources, explain};
 use super::partial::{PartialFile, Target};
 use super::place::{PlaceError, disk_failed, is_no_space, path_of, place, taken};
-use crate::scheduler::{Failure, HopelessCause, RequestId, Scheduler, Verdict};
+use super::plan::Item;
+use crate::scheduler::{Failure, Holds, HopelessCause, RequestId, Scheduler, Verdict};
 use crate::share::folder::FileIdentity;
 use crate::verb::{Contribution, Failed, FailureKind, From};
+use crate::wire::origin_client::Origin;
 use crate::wire::tracker_client::AskError;
 
 /// Facts that may wait for the driver: a few for each request.
 const MAX_FACTS: usize = 256;
-/// First pause before the tracker is asked again who is there; doubles up to the configured interval.
-const FIRST_REFRESH: Duration = Duration::from_millis(100);
+/// Under a limit, so many bytes a second at least for each request: the client reads up to 400 KiB at once, and an owner
+/// closes a connection that takes nothing for 30 s.
+const LEAST_REQUEST_RATE: NonZeroU64 = NonZeroU64::new(64 << 10).expect("it is not zero");
+/// How often the tracker is asked who is there while a swarm may be gathering…
+const GATHERING_REFRESH: Duration = Duration::from_millis(250);
+/// …which is so long after the start, as long as there is room for more neighbours: leechers that start together become
+/// owners one after another, and whoever hears of them late leaves their uplinks idle.
+const GATHERING: Duration = Duration::from_secs(5);
 /// How often a paused download looks whether there is space again.
 const SPACE_RETRY: Duration = Duration::from_secs(5);
 
@@ -56,6 +67,8 @@ struct Driver<'a> {
     partial: Arc<PartialFile>,
     scheduler: Scheduler,
     sources: Sources,
+    /// One more that holds all of it, and is no peer.
+    origin: Option<Arc<Origin>>,
     /// Owners that contradicted themselves: never asked.
     liars: Vec<PeerId>,
     neighbours: Neighbours,
@@ -78,6 +91,8 @@ struct Driver<'a> {
     spoiled: Option<ChunkIndex>,
     no_space_until: Option<Instant>,
     n_bytes_from: BTreeMap<PeerId, u64>,
+    /// What requests of this download begin their names with.
+    tag: u32,
     /// Whom each request went to, also once it is over: its last chunk may come after its end.
     asked: BTreeMap<RequestId, PeerId>,
 }
@@ -86,18 +101,21 @@ impl Downloads {
     /// Fetches a content of several chunks from its owners and gives it its name.
     pub(super) async fn fetch_large(
         &self,
-        id: ContentId,
+        item: &Item,
         from: &From,
         sources: Sources,
-        target: &Target,
         moving: &Moving,
         only_here: &OnlyHere,
     ) -> Result<Outcome, Failed> {
+        let (id, target) = (item.content_id, &item.target);
         let proven = prove(&self.peers, id, &sources).await;
         let (map, proof, liars) = match proven.map_err(|unproven| explain_unproven(&unproven))? {
             (Proven::Several(map, proof), liars) => (map, proof, liars),
             // The tracker named another length than the owners.
-            (Proven::One(bytes, giver), _) => return self.keep_small(id, bytes, giver, target, only_here).await,
+            (Proven::One(bytes, giver), _) => {
+                let small = Small { content_id: id, bytes, target: target.clone(), dress: None };
+                return self.keep_small(small, Some(giver)).await;
+            }
         };
         let geometry = map.geometry();
         self.check_space(geometry.len(), id)?;
@@ -122,6 +140,7 @@ impl Downloads {
             scheduler: Scheduler::new(geometry, have.clone(), self.config.scheduler.clone(), fastrand::u64(..)),
             partial,
             sources: Sources::new(),
+            origin: item.origin.clone(),
             liars,
             neighbours: Neighbours::new(self.peers.clone(), id, heard),
             running: BTreeMap::new(),
@@ -138,8 +157,12 @@ impl Downloads {
             spoiled: None,
             no_space_until: None,
             n_bytes_from: BTreeMap::new(),
+            tag: fastrand::u32(..),
             asked: BTreeMap::new(),
         };
+        if let Some(origin) = &driver.origin {
+            driver.scheduler.on_owner(origin.url.peer_id(), Holds::All, now);
+        }
         driver.on_sources(sources);
         driver.run(inbox, news).await
     }
@@ -169,9 +192,8 @@ impl Driver<'_> {
         mut news: mpsc::Receiver<Heard>,
     ) -> Result<Outcome, Failed> {
         let content_id = self.partial.map().content_id();
-        // Those who start together find each other within moments; later once in a while will do.
-        let mut refresh_pause = FIRST_REFRESH;
-        let mut next_refresh = Instant::now() + refresh_pause;
+        let begun = Instant::now();
+        let mut next_refresh = begun + self.refresh_pause(begun);
         let mut owners: Option<AbortOnDropHandle<Result<ContentInfo, AskError>>> = None;
         let mut failed = None;
         while !self.scheduler.is_complete() && failed.is_none() {
@@ -189,7 +211,13 @@ impl Driver<'_> {
                         fact = inbox.try_recv().ok();
                     }
                 }
-                Some(heard) = news.recv() => self.on_heard(heard),
+                Some(heard) = news.recv() => {
+                    let mut heard = Some(heard);
+                    while let Some(next) = heard {
+                        self.on_heard(next);
+                        heard = news.try_recv().ok();
+                    }
+                }
                 () = tokio::time::sleep_until(next_refresh.into()), if owners.is_none() => {
                     let downloads = self.downloads.clone();
                     let asking = tokio::spawn(async move { downloads.content_info(content_id).await });
@@ -197,8 +225,7 @@ impl Driver<'_> {
                 }
                 Some(answer) = finished(&mut owners) => {
                     owners = None;
-                    next_refresh = Instant::now() + refresh_pause;
-                    refresh_pause = (refresh_pause * 2).min(self.downloads.config.owners_refresh);
+                    next_refresh = Instant::now() + self.refresh_pause(begun);
                     if let Ok(info) = answer {
                         self.on_owners(&info);
                     }
@@ -220,6 +247,13 @@ impl Driver<'_> {
         }
     }
 
+    /// How long until the tracker is asked again who is there.
+    fn refresh_pause(&self, begun: Instant) -> Duration {
+        let usual = self.downloads.config.owners_refresh;
+        let is_gathering = begun.elapsed() < GATHERING && self.neighbours.has_room();
+        if is_gathering { usual.min(GATHERING_REFRESH) } else { usual }
+    }
+
     /// Starts what the scheduler asks for, ends what it no longer wants, records what is due.
     fn act(&mut self, now: Instant) {
         while let Some(request) = self.scheduler.next_cancel() {
@@ -229,21 +263,34 @@ impl Driver<'_> {
             return;
         }
         self.no_space_until = None;
-        while let Some(request) = self.scheduler.next_request(now) {
-            let Some(source) = self.sources.get(&request.owner) else {
+        // Under a limit as few requests as get on at a rate that their owners can live with.
+        let n_at_once = self.downloads.limit.n_at_once(LEAST_REQUEST_RATE);
+        while self.running.len() < n_at_once {
+            let Some(request) = self.scheduler.next_request(now) else { break };
+            let Some(giver) = self.giver_of(request.owner) else {
                 self.scheduler.on_failed(request.id, Failure::Unreachable, now);
                 continue;
             };
             let fetch = Fetch {
                 request: request.id,
+                request_id: self.request_id(request.id),
                 run: request.run,
-                base: source.base.clone(),
-                peers: self.downloads.peers.clone(),
+                is_fresh: request.is_fresh,
+                giver,
                 partial: self.partial.clone(),
                 budget: self.downloads.budget.clone(),
                 traffic: self.downloads.traffic.clone(),
+                limit: self.downloads.limit.clone(),
                 facts: self.facts.clone(),
             };
+            let (owner, run) = (self.name_of(request.owner), fetch.run);
+            tracing::debug!(
+                request_id = fetch.request_id,
+                owner,
+                first = run.first().get(),
+                n_chunks = run.n_chunks(),
+                "asking"
+            );
             let task = self.tasks.spawn(fetch.run());
             self.running.insert(request.id, Running { owner: request.owner, task });
             self.asked.insert(request.id, request.owner);
@@ -253,6 +300,10 @@ impl Driver<'_> {
         if due && self.recording.is_none() {
             self.record(now);
         }
+    }
+
+    fn request_id(&self, request: RequestId) -> String {
+        format!("{:08x}-{}", self.tag, request.get())
     }
 
     fn end(&mut self, request: RequestId) {
@@ -265,9 +316,11 @@ impl Driver<'_> {
         let now = Instant::now();
         match fact {
             Fact::Bytes(request, n_bytes) => self.scheduler.on_bytes(request, n_bytes, now),
+            Fact::HeldBack(request) => self.scheduler.on_held_back(request, now),
             Fact::Chunk(request, chunk) => {
                 let len = self.partial.map().geometry().len_of(chunk);
                 if self.have.insert(chunk) {
+                    self.downloads.traffic.n_verified.fetch_add(1, Ordering::Relaxed);
                     self.hopeless_since = None;
                     self.downloads.live.on_gained(self.partial.map().content_id(), chunk);
                     self.announce(now);
@@ -281,17 +334,26 @@ impl Driver<'_> {
                     self.end(request);
                 }
             }
+            Fact::Coming(chunks) => {
+                let geometry = self.partial.map().geometry();
+                for chunk in chunks.into_iter().filter_map(|chunk| geometry.index(chunk)) {
+                    self.scheduler.on_coming(chunk);
+                }
+            }
             Fact::Ended(request) => {
                 self.running.remove(&request);
                 self.scheduler.on_end(request, now);
             }
             Fact::Failed(request, failure) => {
+                self.downloads.traffic.on_failed(reason(failure));
                 let owner = self.asked.get(&request).map(|owner| self.name_of(*owner));
-                tracing::debug!(?owner, ?failure, "a request failed");
+                let request_id = self.request_id(request);
+                tracing::debug!(owner, ?failure, request_id, "a request failed");
                 if let (Failure::Corrupt { chunk }, Some(running)) = (failure, self.running.get(&request)) {
                     let owner = self.name_of(running.owner);
                     tracing::warn!(
-                        ?owner,
+                        owner,
+                        request_id,
                         chunk = chunk.get(),
                         "an owner sent a bad chunk and is dropped for this content"
                     );
@@ -309,7 +371,8 @@ impl Driver<'_> {
                 if !is_no_space(&error) || !self.downloads.patient {
                     return Err(disk_failed(&path, &error));
                 }
-                tracing::warn!(?path, "no space; the download waits for some");
+                let path = path.to_string_lossy();
+                tracing::warn!(path = path.as_ref(), "no space; the download waits for some");
                 self.no_space_until = Some(now + SPACE_RETRY);
             }
         }
@@ -387,15 +450,28 @@ impl Driver<'_> {
                     .n_bytes_from
                     .iter()
                     .map(|(owner, n_bytes)| Contribution { name: self.name_of(*owner), n_bytes: *n_bytes });
-                Ok(Outcome { len, from: from.collect() })
+                Ok(Outcome { len, from: from.collect(), dressed: None })
             }
             Err(PlaceError::Taken) => Err(taken(&self.downloads.folder, self.target)),
             Err(PlaceError::Io(error)) => Err(disk_failed(&path_of(&self.downloads.folder, self.target), &error)),
         }
     }
 
+    /// Whom to ask, if it may be asked.
+    fn giver_of(&self, owner: PeerId) -> Option<Giver> {
+        if let Some(source) = self.sources.get(&owner) {
+            let (base, peers) = (source.base.clone(), self.downloads.peers.clone());
+            return Some(Giver::Peer { owner: Arc::new(source.owner.clone()), base, peers });
+        }
+        self.origin.clone().filter(|origin| origin.url.peer_id() == owner).map(Giver::Origin)
+    }
+
     fn name_of(&self, owner: PeerId) -> String {
-        self.sources.get(&owner).map_or_else(|| owner.to_string(), |source| source.owner.name.clone())
+        match (self.sources.get(&owner), &self.origin) {
+            (Some(source), _) => source.owner.name.clone(),
+            (None, Some(origin)) if origin.url.peer_id() == owner => origin.url.host(),
+            (None, _) => owner.to_string(),
+        }
     }
 }
 
