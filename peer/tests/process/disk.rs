@@ -12,13 +12,14 @@ struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     /// `None`, and a line that says so, where this is not allowed.
+    #[allow(clippy::print_stderr)]
     fn mount(at: &Path, options: &str) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
         if mount.status().is_ok_and(|status| status.success()) {
             return Some(Self(at.to_owned()));
         }
-        println!("SKIPPED: tmpfs cannot be mounted here (it takes root)");
+        eprintln!("SKIPPED: tmpfs cannot be mounted here (it takes root)");
         None
     }
 

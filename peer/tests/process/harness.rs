@@ -40,9 +40,11 @@ fn tracker_program() -> &'static Path {
 }
 
 /// A command that the environment of the test does not change.
-fn clean(program: &Path) -> Command {
+pub(crate) fn clean(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    // Nor does a file of settings.
+    command.env("POTLUCK_CONFIG", "");
     command
 }
 
@@ -129,9 +131,22 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Option<i32> {
 
 /// A tracker on a port, 0 for any.
 pub(crate) fn tracker(port: u16) -> Program {
+    Program::start(tracker_command(port))
+}
+
+pub(crate) fn tracker_command(port: u16) -> Command {
     let mut command = clean(tracker_program());
-    command.args(["--memory", "--heartbeat", "300ms", "--lease", "3s", "--listen", &format!("127.0.0.1:{port}")]);
-    Program::start(command)
+    command.args([
+        "--no-lan",
+        "--memory",
+        "--heartbeat",
+        "300ms",
+        "--lease",
+        "3s",
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+    ]);
+    command
 }
 
 /// A share folder, and what is said to every `potluck` that works on it.
@@ -178,8 +193,10 @@ impl Share {
     /// A `potluck` on this folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = clean(Path::new(POTLUCK));
-        command.arg("--share").arg(&self.dir).args(["--tracker", &self.tracker, "--name", &self.name]);
-        command.args(["--listen", "127.0.0.1:0"]).args(&self.flags).args(args).current_dir(self.root.path());
+        // From the environment, as flags would be warned of where a peer runs already.
+        command.env("POTLUCK_TRACKER", &self.tracker).env("POTLUCK_NAME", &self.name);
+        command.env("POTLUCK_LISTEN", "127.0.0.1:0").arg("--share").arg(&self.dir);
+        command.args(&self.flags).args(args).current_dir(self.root.path());
         command.stdin(Stdio::null());
         command
     }

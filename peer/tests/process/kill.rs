@@ -120,3 +120,46 @@ fn f21_an_owner_is_killed() {
     eventually("its lease runs out (I7)", || !crate::harness::peers(&tracker).contains(&"owner".to_owned()));
     assert!(first.n_bytes() + second.n_bytes() < data.len() as u64 + (8 << 20));
 }
+
+/// F01, F03: killed while many small files get their names. Whatever has its final name has all of its bytes, and the next
+/// download brings the others and leaves nothing half-done behind.
+#[test]
+fn f03_killed_among_many_small_files() {
+    const N: usize = 3_000;
+    let tracker = tracker(0);
+    let mut owner = Share::new(&tracker, "owner");
+    let data = |n: usize| noise(1_000 + n % 9_000, n as u64);
+    for n in 0..N {
+        owner.write(&format!("tree/{}/{n}", n % 40), &data(n));
+    }
+    let proxy = Proxy::start(128 << 10);
+    owner.flags = vec!["--advertise".into(), proxy.address.to_string()];
+    let serving = owner.up();
+    proxy.leads_to(serving.address);
+    wait_for_owners(&tracker, &format!("tree/{}/{}", (N - 1) % 40, N - 1), 1);
+    eventually("all are listed", || {
+        let peers = crate::harness::get(tracker.address, "/v1/peers");
+        peers.is_some_and(|peers| peers["peers"][0]["n_files"] == N)
+    });
+    let share = Share::new(&tracker, "killed");
+    let here = || (0..N).filter(|n| share.path(&format!("tree/{}/{n}", n % 40)).exists()).count();
+    let mut n_before = 0;
+    for round in 1..=4 {
+        let mut child =
+            share.command(&["download", "tree/"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("more are there", || here() > n_before + 100 * round);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        n_before = here();
+        assert!(n_before < N, "it was over before it was killed");
+        for n in 0..N {
+            if let Ok(bytes) = std::fs::read(share.path(&format!("tree/{}/{n}", n % 40))) {
+                assert!(bytes == data(n), "file {n} in round {round}");
+            }
+        }
+    }
+    let last = share.run(&["download", "tree/"]);
+    assert_eq!(last.code, Some(0), "{last:?}");
+    assert!((0..N).all(|n| std::fs::read(share.path(&format!("tree/{}/{n}", n % 40))).unwrap() == data(n)));
+    assert_eq!(std::fs::read_dir(share.path(".potluck/partial")).unwrap().count(), 0);
+}

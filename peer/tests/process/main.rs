@@ -1,12 +1,18 @@
 //! The real programs: how they start, refuse to start, are killed, go on, and end.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
-#![expect(clippy::print_stdout, reason = "what is skipped is said")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what is skipped is said")]
 
 mod control;
+mod daily;
 mod disk;
 mod harness;
 mod kill;
+mod lan;
+mod logs;
+mod origins;
 mod proxy;
 mod start;
+mod sums;
+mod supervisor;
 mod verbs;

@@ -96,7 +96,7 @@ fn refusals_say_what_to_do() {
     };
     let missing = Share::new(&tracker, "a").in_folder("missing");
     check(&missing, &["up"], 1, &["missing", "mkdir -p"]);
-    check(&missing, &["show"], 1, &["missing", "mkdir -p"]);
+    check(&missing, &["download", "x"], 1, &["missing", "mkdir -p"]);
     let file = Share::new(&tracker, "a").in_folder("file");
     std::fs::write(file.dir(), "x").unwrap();
     check(&file, &["up"], 1, &["file", "--share"]);

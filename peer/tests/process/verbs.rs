@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Share, ended, eventually, noise, tracker, wait_for_owners};
+use crate::harness::{Program, Share, ended, eventually, noise, tracker, wait_for_owners};
 
 /// A tracker and owner in one that answers every request by its path, until the test ends.
 fn liar(answers: impl Fn(&str, &str) -> Option<(String, Vec<u8>)> + Send + 'static) -> String {
@@ -183,4 +183,35 @@ fn json_events() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     assert!(answer.ends_with(&data), "the id that show prints is what peers serve");
+}
+
+/// Limits from flags and environment, shown, and changed in a running peer.
+#[test]
+fn limits() {
+    let tracker = tracker(0);
+    let mut share = Share::new(&tracker, "node");
+    let nobody = share.run(&["limit", "up", "1M"]);
+    assert_eq!(nobody.code, Some(3), "{nobody:?}");
+    share.flags = vec!["--limit-up".into(), "1536K".into()];
+    let mut command = share.command(&["up"]);
+    command.env("POTLUCK_LIMIT_DOWN", "10M@00-12,20M@12-24");
+    let _running = Program::start(command);
+    let limits = share.json(&["limit"]);
+    assert_eq!(limits["up"], json!({ "limit": "1536K", "rate": 1536 << 10 }));
+    assert_eq!(limits["down"]["limit"], "10M@00-12,20M@12-00");
+    assert!([10 << 20, 20 << 20].contains(&limits["down"]["rate"].as_u64().unwrap()), "{limits}");
+    let changed = share.json(&["limit", "down", "off"]);
+    assert_eq!(changed["down"], json!({ "limit": "off", "rate": null }));
+    assert_eq!(share.json(&["status"])["limits"], changed);
+    let shown = share.run(&["limit", "up", "2.5M"]);
+    assert_eq!(shown.stdout, "up   2.5 MiB/s\ndown no limit\n");
+    // A flag that does nothing is not passed over in silence: on this peer it is a verb that changes limits.
+    let ignored = share.run(&["--name", "other", "status"]);
+    assert_eq!(ignored.code, Some(0), "{ignored:?}");
+    let warning = "warning: --name, --limit-up do nothing here: a peer runs on this folder already";
+    assert!(ignored.stderr.contains(warning), "{ignored:?}");
+    share.flags.clear();
+    assert_eq!(share.run(&["status"]).stderr, "");
+    let wrong = share.run(&["limit", "up", "10MB"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
 }

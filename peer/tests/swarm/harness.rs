@@ -31,6 +31,11 @@ impl Tracker {
 
     /// On an address, for one that comes later or comes back.
     pub(crate) async fn start_on(address: SocketAddr) -> Self {
+        Self::start_with(address, potluck_tracker::Quotas::default()).await
+    }
+
+    /// One that takes only so much.
+    pub(crate) async fn start_with(address: SocketAddr, quotas: potluck_tracker::Quotas) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
@@ -38,6 +43,7 @@ impl Tracker {
         let config = potluck_tracker::Config {
             heartbeat: Duration::from_millis(300),
             lease: Duration::from_secs(120),
+            quotas,
             ..potluck_tracker::Config::default()
         };
         let serving = potluck_tracker::run(listener, config, shutdown.clone());
@@ -78,7 +84,7 @@ impl Tracker {
 
 /// A client that gives up.
 pub(crate) fn http() -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let builder = potluck_common::net::client::plain().redirect(reqwest::redirect::Policy::none());
     builder.timeout(Duration::from_secs(30)).build().unwrap()
 }
 
@@ -109,6 +115,7 @@ pub(crate) fn quick(share: &Path, tracker: &str, name: &str) -> Config {
         announce_coalesce: Duration::from_millis(5),
         tracker_retry_min: Duration::from_millis(20),
         tracker_retry_max: Duration::from_millis(200),
+        remember_after: Duration::from_millis(50),
         owner_timeout: Duration::from_secs(2),
         owners_refresh: Duration::from_millis(200),
         owners_patience: Duration::from_secs(2),
@@ -145,7 +152,16 @@ impl Node {
 
     /// On a folder of [`root_with`].
     pub(crate) async fn start_on(root: TempDir, config: impl Fn(&Path) -> Config) -> Result<Self, Failed> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0", root, config).await
+    }
+
+    /// The same, listening at an address.
+    pub(crate) async fn start_at(
+        address: &str,
+        root: TempDir,
+        config: impl Fn(&Path) -> Config,
+    ) -> Result<Self, Failed> {
+        let listener = TcpListener::bind(address).await.unwrap();
         let shutdown = CancellationToken::new();
         let config = config(&root.path().join("share"));
         let peer = Peer::start(listener, config, Lifetime::Running, shutdown.clone()).await?;
@@ -199,7 +215,8 @@ impl Node {
         from: From,
         output: Option<PathBuf>,
     ) -> Result<Finished, Failed> {
-        let (events, outcome) = self.run(Verb::Download(Download { names: vec![name.into()], from, output })).await;
+        let (events, outcome) =
+            self.run(Verb::Download(Download { names: vec![name.into()], from, output, origin: None })).await;
         outcome?;
         let finished = events.into_iter().find_map(|event| match event {
             Event::Finished(finished) => Some(finished),
@@ -222,6 +239,11 @@ impl Node {
             },
             (_, Err(failed)) => panic!("{failed:?}"),
         }
+    }
+
+    /// Where it serves.
+    pub(crate) fn base(&self) -> &str {
+        self.peer.listen_url()
     }
 
     /// Asks it over HTTP.

@@ -14,7 +14,9 @@ use futures::StreamExt;
 use http_body_util::BodyExt;
 use potluck_common::chunk::{Geometry, MIN_CHUNK_LEN};
 use potluck_common::identity::{Identity, SIGNATURE_HEADER};
-use potluck_common::protocol::{Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, PartialEntry, Rates};
+use potluck_common::protocol::{
+    Activity, Announce, AnnounceEvent, Entry, PROTOCOL_VERSION, PartialEntry, Rates, Sifted,
+};
 use potluck_common::tree::{LengthProof, chunk_value};
 use potluck_common::{ChunkMap, ContentId, PeerId};
 use tokio::net::TcpListener;
@@ -234,7 +236,10 @@ impl HostileOwner {
             added,
             removed: vec![],
             partial,
+            sync: None,
+            index: Sifted::default(),
             rates: Rates::default(),
+            activity: Activity::default(),
         };
         let body = serde_json::to_vec(&announce).unwrap();
         let request = tracker

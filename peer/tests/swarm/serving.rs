@@ -312,6 +312,33 @@ async fn f13_f14_a_file_that_changed() {
     eventually("the tracker forgets it", async || tracker.names().await.is_empty()).await;
 }
 
+/// A chunk that has just gone to one address is refused to another that asks for it as fresh, and given to whoever insists.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_chunk_goes_out_once() {
+    let tracker = Tracker::start().await;
+    let data = noise(2 << 20, 17);
+    let id = ContentId::of(&data);
+    let node = Node::start(&tracker, "seeder", &[("big", &data)]).await;
+    tracker.wait_for_owners(id, 1).await;
+    let ask = async |last: u8, range: &'static str, is_fresh: bool| {
+        let client = potluck_common::net::client::plain()
+            .local_address(std::net::IpAddr::from([127, 0, 0, last]))
+            .build()
+            .unwrap();
+        let request = client.get(format!("{}/v1/content/{id}", node.peer.listen_url())).header("range", range);
+        let request = if is_fresh { request.header("potluck-fresh", "1") } else { request };
+        request.send().await.unwrap()
+    };
+    assert_eq!(ask(2, "bytes=262144-786431", true).await.status(), 206);
+    let refused = ask(3, "bytes=0-524287", true).await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["potluck-coming"]), (412, &"1".parse().unwrap()));
+    is_problem("not fresh", 412, &refused.headers().clone(), &refused.bytes().await.unwrap());
+    assert_eq!(ask(3, "bytes=0-262143", true).await.status(), 206, "nobody was given chunk 0");
+    let insisting = ask(3, "bytes=262144-524287", false).await;
+    assert_eq!(insisting.status(), 206);
+    assert!(insisting.bytes().await.unwrap() == data[262_144..524_288]);
+}
+
 /// H13: over its slots a peer says when to come back, and a slot is free again when its reader is done or gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn h13_upload_slots() {
@@ -360,7 +387,6 @@ async fn errors_have_one_form() {
         ("/v1/index?after=../x".into(), 400),
         ("/v1/index?limit=1&limit=2".into(), 400),
         ("/nothing".into(), 404),
-        ("/".into(), 404),
         ("/v1/content/".into(), 404),
         ("/v1/content/zz".into(), 404),
         (format!("/v1/content/{id}0"), 404),

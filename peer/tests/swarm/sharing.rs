@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use potluck_common::ContentId;
+use potluck_common::protocol::SyncMode;
 use potluck_peer::config::Config;
 use potluck_peer::verb::{Download, Event, FailureKind, From, Held, Verb};
 use tokio::net::TcpListener;
@@ -14,7 +15,7 @@ use crate::harness::{Node, Tracker, eventually, noise, quick, root_with, write};
 
 fn download(names: &[&str], output: Option<&Path>) -> Verb {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    Verb::Download(Download { names, from: From::All, output: output.map(Path::to_owned) })
+    Verb::Download(Download { names, from: From::All, output: output.map(Path::to_owned), origin: None })
 }
 
 /// What users do in the folder is what the tracker lists, within moments.
@@ -50,6 +51,78 @@ async fn changes_in_the_folder_reach_the_tracker() {
     assert_eq!(node.status().await.n_files, 2);
     node.stop().await;
     assert_eq!(tracker.names().await, Vec::<String>::new(), "who stops is not listed");
+}
+
+/// Ignore rules hold from the moment their file is written, and no longer than it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ignored_is_not_shared() {
+    let tracker = Tracker::start().await;
+    let node = Node::start(&tracker, "a", &[]).await;
+    let lists = async |names: &[&str]| {
+        eventually(&format!("the tracker lists {names:?}"), async || tracker.names().await == names).await;
+    };
+    for name in ["a", "a.tmp", "build/x", "d/b.tmp", "d/keep.tmp"] {
+        write(&node.share(), name, name.as_bytes());
+    }
+    lists(&["a", "a.tmp", "build/x", "d/b.tmp", "d/keep.tmp"]).await;
+    write(&node.share(), ".potluckignore", b"*.tmp\nbuild/\n");
+    lists(&[".potluckignore", "a"]).await;
+    write(&node.share(), "d/.potluckignore", b"!keep.tmp\n");
+    lists(&[".potluckignore", "a", "d/.potluckignore", "d/keep.tmp"]).await;
+    // Made while the rules hold.
+    write(&node.share(), "build/y/z", b"z");
+    write(&node.share(), "c.tmp", b"c");
+    write(&node.share(), "c", b"c");
+    lists(&[".potluckignore", "a", "c", "d/.potluckignore", "d/keep.tmp"]).await;
+    std::fs::remove_file(node.share().join("d/.potluckignore")).unwrap();
+    lists(&[".potluckignore", "a", "c"]).await;
+    write(&node.share(), ".potluckignore", b"/build/y\n");
+    lists(&[".potluckignore", "a", "a.tmp", "build/x", "c", "c.tmp", "d/b.tmp", "d/keep.tmp"]).await;
+}
+
+/// Ignored files stay where they are, on each peer its own; a rule that comes from elsewhere deletes nothing, and one that goes
+/// lets the files travel.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ignored_is_not_synced() {
+    let tracker = Tracker::start().await;
+    let start = async |name: &str, files: &[(&str, &[u8])]| {
+        let config = |share: &Path| Config { sync: Some(SyncMode::Both), ..quick(share, &tracker.url, name) };
+        Node::start_on(root_with(files), config).await.unwrap()
+    };
+    let a =
+        start("a", &[("one", b"1"), ("a.tmp", b"a"), ("build/x", b"x"), (".potluckignore", b"a.tmp\nbuild/\n")]).await;
+    let b = start("b", &[("two", b"2"), ("b.tmp", b"b")]).await;
+    let text = |node: &Node, name: &str| std::fs::read_to_string(node.share().join(name)).ok();
+    let has = async |node: &Node, name: &str, want: &str| {
+        let what = format!("{name} says {want:?}");
+        eventually(&what, async || text(node, name).as_deref() == Some(want)).await;
+    };
+    has(&b, "one", "1").await;
+    has(&b, ".potluckignore", "a.tmp\nbuild/\n").await;
+    has(&a, "two", "2").await;
+    has(&a, "b.tmp", "b").await;
+    // Everything that is to come from `a` has come when what is made last is there.
+    std::fs::write(a.share().join("build/y"), "y").unwrap();
+    std::fs::write(a.share().join("last"), "last").unwrap();
+    has(&b, "last", "last").await;
+    assert!(text(&b, "a.tmp").is_none() && !b.share().join("build").exists());
+
+    // The rule comes to `a` by sync, which has the files under it too.
+    std::fs::write(b.share().join(".potluckignore"), "*.tmp\nbuild/\n").unwrap();
+    has(&a, ".potluckignore", "*.tmp\nbuild/\n").await;
+    eventually("the rule holds at a", async || !tracker.names().await.iter().any(|name| name.ends_with(".tmp"))).await;
+    std::fs::remove_file(b.share().join("b.tmp")).unwrap();
+    std::fs::write(b.share().join("later"), "later").unwrap();
+    has(&a, "later", "later").await;
+    assert_eq!(text(&a, "b.tmp").as_deref(), Some("b"), "what is ignored is not deleted elsewhere");
+
+    std::fs::remove_file(a.share().join(".potluckignore")).unwrap();
+    has(&b, "build/x", "x").await;
+    has(&b, "build/y", "y").await;
+    has(&b, "a.tmp", "a").await;
+    eventually("the rule is gone everywhere", async || text(&b, ".potluckignore").is_none()).await;
+    a.stop().await;
+    b.stop().await;
 }
 
 /// F13: a file that is being written is not announced half, or only for a moment; in the end it is what was written.
@@ -104,7 +177,7 @@ async fn a_tracker_that_comes_later() {
     assert_eq!(node.get("/f/file").await.text().await.unwrap(), "early");
     let tracker = Tracker::start_on(address).await;
     tracker.wait_for_owners(ContentId::of(b"early"), 1).await;
-    assert!(node.status().await.trackers[0].reachable);
+    eventually("the answer has come back too", async || node.status().await.trackers[0].reachable).await;
 }
 
 /// F18: a tracker without a memory that starts again knows everything again by itself; deltas go on after it.

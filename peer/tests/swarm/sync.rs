@@ -1,0 +1,333 @@
+//! Folder sync with whole peers: the folders become one, and what is done on one of them is done on all.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use potluck_common::protocol::SyncMode;
+use potluck_peer::config::Config;
+use potluck_peer::verb::{Event, SyncChange, SyncStatus, Verb};
+
+use crate::disk::Disk;
+use crate::harness::{Node, Tracker, eventually, noise, quick, root_with};
+
+/// What stands in a folder: bytes, modification time and executable bit of files; folders.
+type Tree = BTreeMap<String, Option<(Vec<u8>, SystemTime, bool)>>;
+
+fn tree(share: &Path) -> Tree {
+    fn walk(root: &Path, dir: &Path, tree: &mut Tree) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            if name == ".potluck" {
+                continue;
+            }
+            // Gone while it is looked at: then it is not there.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                tree.insert(name, None);
+                walk(root, &path, tree);
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                let executable = metadata.permissions().mode() & 0o100 != 0;
+                tree.insert(name, Some((bytes, metadata.modified().unwrap(), executable)));
+            }
+        }
+    }
+    let mut tree = Tree::new();
+    walk(share, share, &mut tree);
+    tree
+}
+
+async fn start(tracker: &Tracker, name: &str, mode: SyncMode, files: &[(&str, &[u8])]) -> Node {
+    let config = |share: &Path| Config { sync: Some(mode), ..quick(share, &tracker.url, name) };
+    Node::start_on(root_with(files), config).await.unwrap()
+}
+
+/// Waits until all folders are alike and as wanted, and everybody is at rest.
+async fn settled(nodes: &[&Node], what: &str, wanted: impl Fn(&Tree) -> bool) {
+    eventually(what, async || {
+        let first = tree(nodes[0].peer.share());
+        let alike = wanted(&first) && nodes.iter().all(|node| tree(node.peer.share()) == first);
+        if !alike {
+            return false;
+        }
+        for node in nodes {
+            if status(node, None).await.n_to_do != 0 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
+async fn status(node: &Node, change: Option<SyncChange>) -> SyncStatus {
+    let (events, outcome) = node.run(Verb::Sync { change }).await;
+    outcome.unwrap();
+    events.into_iter().find_map(|event| if let Event::Sync(status) = event { Some(status) } else { None }).unwrap()
+}
+
+fn text<'a>(tree: &'a Tree, path: &str) -> Option<&'a [u8]> {
+    tree.get(path)?.as_ref().map(|(bytes, _, _)| bytes.as_slice())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_folder_on_three_peers() {
+    let tracker = Tracker::start().await;
+    let big = noise(1_000_000, 1);
+    let a = start(&tracker, "a", SyncMode::Both, &[("docs/one.txt", b"1"), ("same", b"same"), ("big", &big)]).await;
+    let b = start(&tracker, "b", SyncMode::Both, &[("docs/deep/two.txt", b"2"), ("same", b"same")]).await;
+    std::fs::create_dir(a.peer.share().join("empty")).unwrap();
+    let c = start(&tracker, "c", SyncMode::Both, &[]).await;
+    let nodes = [&a, &b, &c];
+    let share = |node: &Node| node.peer.share().to_owned();
+    settled(&nodes, "the union", |tree| {
+        tree.len() == 7 && text(tree, "big") == Some(&big[..]) && tree.get("empty") == Some(&None)
+    })
+    .await;
+    // The same content on both sides is no conflict.
+    assert_eq!(status(&a, None).await.n_conflicts, 0);
+
+    std::fs::write(share(&c).join("docs/one.txt"), "1, edited").unwrap();
+    settled(&nodes, "an edit", |tree| text(tree, "docs/one.txt") == Some(b"1, edited")).await;
+
+    std::fs::rename(share(&b).join("docs"), share(&b).join("papers")).unwrap();
+    settled(&nodes, "a folder renamed", |tree| {
+        !tree.contains_key("docs") && text(tree, "papers/deep/two.txt") == Some(b"2")
+    })
+    .await;
+
+    std::fs::set_permissions(share(&a).join("same"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    settled(&nodes, "an executable", |tree| tree["same"].as_ref().is_some_and(|(_, _, executable)| *executable)).await;
+
+    std::fs::remove_file(share(&a).join("big")).unwrap();
+    settled(&nodes, "a delete", |tree| !tree.contains_key("big")).await;
+    let (events, outcome) = c.run(Verb::Restore { items: vec!["big".into()] }).await;
+    outcome.unwrap();
+    assert!(events.iter().any(|event| matches!(event, Event::Restored { path, .. } if path.as_str() == "big")));
+    settled(&nodes, "it is back from the trash", |tree| text(tree, "big") == Some(&big[..])).await;
+
+    let (_, outcome) = b.run(Verb::Wait { pattern: None, all: true }).await;
+    outcome.unwrap();
+    for node in [a, b, c] {
+        node.stop().await;
+    }
+}
+
+/// Two edits before either was heard of: both stay, under the same names on both sides; whoever deletes the copy decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_edits_are_both_kept() {
+    let tracker = Tracker::start().await;
+    let a = start(&tracker, "a", SyncMode::Both, &[("notes.txt", b"a's")]).await;
+    let b = start(&tracker, "b", SyncMode::Both, &[("notes.txt", b"b's")]).await;
+    let nodes = [&a, &b];
+    settled(&nodes, "both versions", |tree| {
+        let mut versions: Vec<_> = tree.values().flatten().map(|(bytes, _, _)| bytes.as_slice()).collect();
+        versions.sort_unstable();
+        versions == [b"a's", b"b's"] && tree.contains_key("notes.txt")
+    })
+    .await;
+    let (events, outcome) = b.run(Verb::Conflicts { pattern: None }).await;
+    outcome.unwrap();
+    let Some(Event::Conflicts { conflicts }) = events.into_iter().next() else { panic!("no conflicts") };
+    let [conflict] = conflicts.as_slice() else { panic!("{conflicts:?}") };
+    let [winner, copy] = conflict.versions.as_slice() else { panic!("{conflict:?}") };
+    assert_eq!(winner.path.as_str(), "notes.txt");
+    assert!(copy.path.as_str().starts_with("notes.conflict-") && copy.path.as_str().ends_with(".txt"), "{copy:?}");
+    std::fs::remove_file(a.peer.share().join(copy.path.as_str())).unwrap();
+    settled(&nodes, "one version", |tree| tree.len() == 1 && tree.contains_key("notes.txt")).await;
+    assert_eq!(status(&b, None).await.n_conflicts, 0);
+}
+
+/// Rule 9: most of the files gone at once is not passed on before somebody says so, and can be taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mass_delete_is_held() {
+    let tracker = Tracker::start().await;
+    let names: Vec<_> = (0..40).map(|n| format!("d/{n}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+    let a = start(&tracker, "a", SyncMode::Both, &files).await;
+    let b = start(&tracker, "b", SyncMode::Both, &[]).await;
+    let nodes = [&a, &b];
+    settled(&nodes, "the union", |tree| tree.len() == 41).await;
+    let wipe = || std::fs::remove_dir_all(a.peer.share().join("d")).unwrap();
+    wipe();
+    eventually("deletes are held", async || status(&a, None).await.n_held > 0).await;
+    assert!(tree(b.peer.share()).len() >= 30, "a quarter at most may be gone");
+    status(&a, Some(SyncChange::Restore)).await;
+    settled(&nodes, "they are back", |tree| tree.len() >= 30).await;
+    let n_back = tree(a.peer.share()).len();
+    wipe();
+    eventually("deletes are held again", async || status(&a, None).await.n_held > 0).await;
+    assert!(tree(b.peer.share()).len() > n_back / 2);
+    status(&a, Some(SyncChange::Confirm)).await;
+    settled(&nodes, "they are gone", |tree| tree.values().flatten().next().is_none()).await;
+}
+
+/// The tracker ends for good in the middle and another one comes: nothing is lost, and sync goes on. What is edited meanwhile
+/// arrives when they meet again.
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_while_the_tracker_is_away() {
+    let tracker = Tracker::start().await;
+    let a = start(&tracker, "a", SyncMode::Both, &[("f", b"1")]).await;
+    let b = start(&tracker, "b", SyncMode::Both, &[]).await;
+    let nodes = [&a, &b];
+    settled(&nodes, "the union", |tree| text(tree, "f") == Some(b"1")).await;
+    let address = tracker.stop().await;
+    std::fs::write(a.peer.share().join("f"), "a's").unwrap();
+    std::fs::write(b.peer.share().join("g"), "b's").unwrap();
+    let _tracker = Tracker::start_on(address).await;
+    settled(&nodes, "both edits", |tree| text(tree, "f") == Some(b"a's") && text(tree, "g") == Some(b"b's")).await;
+}
+
+/// Rule 8: a peer that lost its state merges; what it alone has and what it lacks are not deletes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_state_is_a_merge() {
+    let tracker = Tracker::start().await;
+    let a = start(&tracker, "a", SyncMode::Both, &[("f", b"1"), ("g", b"2")]).await;
+    let b = start(&tracker, "b", SyncMode::Both, &[]).await;
+    settled(&[&a, &b], "the union", |tree| tree.len() == 2).await;
+    let root = b.stop().await;
+    let share = root.path().join("share");
+    std::fs::remove_dir_all(share.join(".potluck")).unwrap();
+    std::fs::remove_file(share.join("g")).unwrap();
+    std::fs::write(share.join("h"), "3").unwrap();
+    let config = |share: &Path| Config { sync: Some(SyncMode::Both), ..quick(share, &tracker.url, "b") };
+    let b = Node::start_on(root, config).await.unwrap();
+    settled(&[&a, &b], "the merge", |tree| tree.len() == 3 && text(tree, "g") == Some(b"2")).await;
+}
+
+/// One gives, one takes, and neither does the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn send_and_receive() {
+    let tracker = Tracker::start().await;
+    let sender = start(&tracker, "sender", SyncMode::Send, &[("f", b"1")]).await;
+    let receiver = start(&tracker, "receiver", SyncMode::Receive, &[("mine", b"mine")]).await;
+    let both = start(&tracker, "both", SyncMode::Both, &[("g", b"2")]).await;
+    let has = |node: &Node, path: &str| text(&tree(node.peer.share()), path).map(<[u8]>::to_vec);
+    eventually("the receiver has all", async || has(&receiver, "f").is_some() && has(&receiver, "g").is_some()).await;
+    eventually("so has the other", async || has(&both, "f").is_some()).await;
+    std::fs::write(sender.peer.share().join("f"), "1, edited").unwrap();
+    eventually("an edit of the sender's", async || {
+        has(&receiver, "f").as_deref() == Some(b"1, edited") && has(&both, "f").as_deref() == Some(b"1, edited")
+    })
+    .await;
+    assert_eq!(has(&sender, "g"), None, "who only sends takes nothing");
+    assert_eq!(has(&both, "mine"), None, "who only receives gives nothing");
+    assert_eq!(has(&receiver, "mine").as_deref(), Some(&b"mine"[..]));
+}
+
+/// A link, a pipe or another link where a file or a folder was: for the others nothing is deleted, what they do does not
+/// touch it, and everything else goes on. When it is gone, so is the standstill.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_place_of_something_is_no_delete() {
+    let tracker = Tracker::start().await;
+    let files: &[(&str, &[u8])] = &[("f", b"f"), ("p", b"p"), ("d/x", b"x"), ("d/e/y", b"y"), ("other", b"1")];
+    let a = start(&tracker, "a", SyncMode::Both, files).await;
+    let b = start(&tracker, "b", SyncMode::Both, &[]).await;
+    settled(&[&a, &b], "the union", |tree| tree.len() == 7).await;
+    let (share, others) = (a.peer.share().to_owned(), b.peer.share().to_owned());
+    let link = |to: &str, name: &str| {
+        std::fs::rename(share.join(name), a.beside(&name.replace('/', "-"))).unwrap();
+        std::os::unix::fs::symlink(to, share.join(name)).unwrap();
+    };
+    link("other", "f");
+    link("elsewhere", "d");
+    std::fs::remove_file(share.join("p")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        share.join("p"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    eventually("it is said", async || {
+        let status = status(&a, None).await;
+        let paths: Vec<_> = status.troubles.iter().map(|trouble| trouble.path.as_str()).collect();
+        paths == ["d", "f", "p"] && status.n_to_do == 0 && status.n_held == 0
+    })
+    .await;
+    for (path, data) in [("f", "f, edited"), ("d/new", "new"), ("d/x", "x, edited"), ("other", "2")] {
+        std::fs::write(others.join(path), data).unwrap();
+    }
+    std::fs::remove_file(others.join("d/e/y")).unwrap();
+    std::fs::write(share.join("last"), "last").unwrap();
+    eventually("everything else goes on", async || {
+        text(&tree(&others), "last").is_some() && std::fs::read(share.join("other")).unwrap() == b"2"
+    })
+    .await;
+    assert_eq!(text(&tree(&others), "p"), Some(&b"p"[..]));
+    assert!(share.join("f").is_symlink() && share.join("d").is_symlink() && !share.join("elsewhere").exists());
+    for (name, real) in [("f", "f"), ("d", "d")] {
+        std::fs::remove_file(share.join(name)).unwrap();
+        std::fs::rename(a.beside(name), share.join(real)).unwrap();
+    }
+    std::fs::remove_file(share.join("p")).unwrap();
+    settled(&[&a, &b], "one folder again", |tree| {
+        text(tree, "f") == Some(b"f, edited")
+            && text(tree, "d/x") == Some(b"x, edited")
+            && text(tree, "d/new") == Some(b"new")
+            && !tree.contains_key("d/e/y")
+            && !tree.contains_key("p")
+    })
+    .await;
+    assert_eq!(status(&a, None).await.troubles, []);
+}
+
+/// F12: a disk mounted inside the share folder is unplugged and comes back; nothing that lies on it is deleted, nothing is
+/// written in its place, until somebody says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn f12_a_disk_inside_the_share_folder() {
+    let tracker = Tracker::start().await;
+    let root = root_with(&[("f", b"1"), ("disk/.keep", b"")]);
+    let at = root.path().join("share/disk");
+    let image = root.path().join("image");
+    std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    if !Disk::make(&image) {
+        return;
+    }
+    let Some(disk) = Disk::mount(&image, &at) else { return };
+    std::fs::remove_dir(at.join("lost+found")).unwrap();
+    for n in 0..9 {
+        std::fs::write(at.join(n.to_string()), n.to_string()).unwrap();
+    }
+    let quickly = |share: &Path| Config {
+        sync: Some(SyncMode::Both),
+        rescan_interval: std::time::Duration::from_millis(200),
+        ..quick(share, &tracker.url, "a")
+    };
+    let a = Node::start_on(root, quickly).await.unwrap();
+    let b = start(&tracker, "b", SyncMode::Both, &[]).await;
+    settled(&[&a, &b], "the union", |tree| tree.len() == 11).await;
+    disk.unmount();
+    eventually("it is noticed", async || status(&a, None).await.n_held == 9).await;
+    std::fs::write(b.peer.share().join("disk/new"), "new").unwrap();
+    std::fs::write(b.peer.share().join("f"), "2").unwrap();
+    eventually("everything else goes on", async || text(&tree(a.peer.share()), "f") == Some(b"2")).await;
+    assert_eq!(tree(b.peer.share()).len(), 12);
+    assert_eq!(std::fs::read_dir(&at).unwrap().count(), 1, "nothing is written beneath it");
+    // Also by a peer that was not there when it went.
+    let a = Node::start_on(a.stop().await, quickly).await.unwrap();
+    eventually("it is known still", async || status(&a, None).await.n_held == 9).await;
+    assert_eq!(tree(b.peer.share()).len(), 12);
+    let disk = Disk::mount(&image, &at).unwrap();
+    settled(&[&a, &b], "it is back", |tree| tree.len() == 12 && text(tree, "disk/new") == Some(b"new")).await;
+    disk.unmount();
+    eventually("it is noticed again", async || status(&a, None).await.n_held == 10).await;
+    status(&a, Some(SyncChange::Confirm)).await;
+    settled(&[&a, &b], "it is meant", |tree| tree.len() == 3 && tree.contains_key("disk/.keep")).await;
+}
+
+/// A full index is no silent one: the peer says what does not go on, and why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tracker_does_not_take_is_said() {
+    let quotas = potluck_tracker::Quotas { max_index_paths: 1, ..potluck_tracker::Quotas::default() };
+    let tracker = Tracker::start_with("127.0.0.1:0".parse().unwrap(), quotas).await;
+    let a = start(&tracker, "a", SyncMode::Both, &[("one", b"1"), ("three", b"3"), ("two", b"2")]).await;
+    eventually("two of three are refused, and status says why", async || {
+        let told = a.status().await.trackers[0].refuses.clone();
+        told.is_some_and(|refused| refused.n_paths == 2 && refused.why.contains("index is full"))
+    })
+    .await;
+}
