@@ -79,7 +79,7 @@ def versions(bench):
         "potluck": (bench.bin / "potluck", "--version"), "b3sum": ("b3sum", "--version"),
         "curl": ("curl", "--version"), "aria2": ("aria2c", "--version"), "nginx": ("nginx", "-v"),
         "libtorrent": (bench.torrent_python or "false", "-c", "import libtorrent; print(libtorrent.__version__)"),
-        "Python": ("python3", "--version"),
+        "Syncthing": ("syncthing", "--version"), "Python": ("python3", "--version"),
     }
     found = {name: version(*command) for name, command in asked.items()}
     if bench.commit:

@@ -17,7 +17,7 @@ import report
 from payload import Failed, file_system
 from processes import FAILED
 
-ORDER = ["hashing", "loopback", "sizes", "small_files", "multi", "crowd"]
+ORDER = ["hashing", "loopback", "sizes", "small_files", "memory", "sync", "multi", "crowd", "limits", "simulation"]
 
 
 class Bench:
@@ -31,6 +31,7 @@ class Bench:
         self.memory, self.disk = Path(args.memory), Path(args.disk)
         self.isolated = os.environ.get("PLB_ISOLATED") == "1"
         self.torrent_python = args.torrent_python
+        self.simulation = args.simulation
         self.failures = []
 
     def places(self):
@@ -82,7 +83,9 @@ def missing(bench, needs):
     for need in needs:
         if need == "isolation" and not bench.isolated:
             return "network namespaces (root)"
-        if need != "isolation" and not shutil.which(need):
+        if need == "simulation" and not bench.simulation:
+            return "a build of its own (no POTLUCK_BIN)"
+        if need not in ("isolation", "simulation") and not shutil.which(need):
             return need
     return None
 
@@ -95,6 +98,7 @@ def main():
         parser.add_argument(name, required=True)
     parser.add_argument("--torrent-python", default="")
     parser.add_argument("--commit", default="")
+    parser.add_argument("--simulation", default="")
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
 

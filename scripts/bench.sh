@@ -2,15 +2,15 @@
 # Measure potluck beside other tools and write BENCHMARKS.md:
 # bench.sh [-h] [--quick] [-k ROUNDS] [-o FILE] [NAME…]
 #
-#   NAME…      only these: hashing loopback sizes small_files multi crowd. Sections of the file that
-#              are not measured now stay as they are.
+#   NAME…      only these: hashing loopback sizes small_files memory sync multi crowd limits simulation.
+#              Sections of the file that are not measured now stay as they are.
 #   --quick    small sizes, under three minutes, printed only: shows that everything works
 #   -k ROUNDS  how often the tools take turns (5; shaped 3)
 #   -o FILE    where the tables go instead of BENCHMARKS.md; - prints only
 #
 # All of it takes about half an hour and wants a machine that does nothing else, 8 GiB of memory that
-# nobody uses and 10 GB of disk. As root it installs with apt what is missing of b3sum, curl, aria2c,
-# nginx, libtorrent and opentracker, and measures in namespaces of its own, which end with it; without
+# nobody uses and 25 GB of disk. As root it installs with apt what is missing of b3sum, curl, aria2c,
+# nginx, libtorrent, opentracker and syncthing, and measures in namespaces of its own, which end with it; without
 # root, what is not installed and all that is shaped is left out, and said so. Nothing that is
 # measured listens outside loopback and those namespaces; but where services start on installation,
 # apt also starts those of nginx-light and opentracker.
@@ -36,7 +36,7 @@ parse() {
         --quick) ARGS+=(--quick); OUTPUT=${OUTPUT:--} ;;
         -k) [[ ${2:-} =~ ^[1-9][0-9]?$ ]] || bad_usage '-k takes a number from 1 to 99'; ARGS+=(--rounds "$2"); shift ;;
         -o) [[ -n ${2:-} ]] || bad_usage '-o takes a file, or -'; OUTPUT=$2; shift ;;
-        hashing | loopback | sizes | small_files | multi | crowd) NAMES+=("$1") ;;
+        hashing | loopback | sizes | small_files | memory | sync | multi | crowd | limits | simulation) NAMES+=("$1") ;;
         *) bad_usage "neither an option nor a benchmark: $1" ;;
         esac
         shift
@@ -68,6 +68,7 @@ find_tools() {
     want nginx nginx-light 'everything over HTTP that is not potluck'
     want aria2c aria2 'aria2, over HTTP and BitTorrent'
     want opentracker opentracker 'aria2 over BitTorrent'
+    want syncthing syncthing 'Syncthing, beside folder sync'
     if ! find_libtorrent && ! { [[ $(id -u) == 0 ]] && apt_install python3-libtorrent && find_libtorrent; }; then
         say 'without libtorrent for Python (python3-libtorrent): left out: BitTorrent'
     fi
@@ -85,6 +86,22 @@ isolate() {
     fi
 }
 
+# wants NAME: whether that benchmark is to be run.
+wants() {
+    ((${#NAMES[@]} == 0)) || [[ " ${NAMES[*]} " == *" $1 "* ]]
+}
+
+# The simulation is a test of the peer; it runs in its release build.
+build_simulation() {
+    wants simulation || return 0
+    local built program
+    built=$(cd "$ROOT" && "${AS_OWNER[@]}" cargo test --release --locked -p potluck-peer --test simulation --no-run \
+        --message-format=json 2>/dev/null) || die 'the simulation was not built'
+    program=$(sed -n 's/.*"executable":"\([^"]*simulation[^"]*\)".*/\1/p' <<<"$built")
+    [[ -x $program ]] || die 'the built simulation was not found'
+    ARGS+=(--simulation "$program")
+}
+
 build() {
     local bin=${POTLUCK_BIN:-$TARGET_DIR/release} commit
     if [[ -z ${POTLUCK_BIN:-} ]]; then
@@ -93,6 +110,7 @@ build() {
         (cd "$ROOT" && with_progress "${AS_OWNER[@]}" cargo build --release --bins --locked) || die 'the build failed'
         commit=$(git -C "$ROOT" describe --always --dirty 2>/dev/null) || commit=
         ARGS+=(--commit "$commit")
+        build_simulation
     fi
     [[ -x $bin/potluck && -x $bin/potluck-tracker ]] || die "potluck and potluck-tracker are not in $bin"
     ARGS+=(--bin "$bin")
