@@ -46,7 +46,8 @@ launch() {
     local name=$1
     shift
     make_dirs "$LOGS/$name"
-    setsid "${AS_OWNER[@]}" "$@" </dev/null >"$LOGS/$name/console.log" 2>&1 9>&- &
+    # What is set up here is not for the settings of the person who runs it.
+    setsid "${AS_OWNER[@]}" env POTLUCK_CONFIG= "$@" </dev/null >"$LOGS/$name/console.log" 2>&1 9>&- &
     echo "$! $(start_time $!)" >"$RUN/$name.pid"
     disown
 }
@@ -81,7 +82,9 @@ await_ready() {
 }
 
 open_shell() {
-    exec "${AS_OWNER[@]}" "$BIN/potluck" --share "$VOLUMES/$1" --tracker "$(tracker_url)" --name "$1" shell
+    # From the environment: for a peer that runs already these flags would do nothing, which potluck says.
+    exec "${AS_OWNER[@]}" env POTLUCK_TRACKER="$(tracker_url)" POTLUCK_NAME="$1" \
+        "$BIN/potluck" --share "$VOLUMES/$1" shell
 }
 
 # Every process we started: peers first, so that they can say good-bye to the tracker.

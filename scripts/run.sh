@@ -7,8 +7,8 @@
 #   -s 1      the tracker alone
 #   --local   ordinary processes; otherwise containers where a Docker daemon answers
 #
-# Builds what is missing and waits until all are ready. On a terminal it then opens a shell in
-# node1, else it says where everything is. Either way potluck goes on until ./scripts/reset.sh.
+# Builds what is missing, waits until all are ready, and says where everything is, what to try and
+# where to look. On a terminal it then opens a shell in node1. potluck goes on until ./scripts/reset.sh.
 # Share folders are volumes/NAME, logs are logs/NAME. Environment: POTLUCK_PORT (7700) and
 # POTLUCK_BIND (127.0.0.1; 0.0.0.0 lets other machines see the tracker).
 set -euo pipefail
@@ -86,14 +86,15 @@ show_where() {
     for name in "${PEERS[@]}"; do
         printf '  %-10s shares %s, log in %s\n' "$name" "$VOLUMES/$name" "$LOGS/$name"
     done
-    printf '\nTry:\n  curl -s %s/v1/files\n' "$url"
     if ((${#PEERS[@]})); then
+        printf '\nTry:\n'
         printf "  echo 'show' | %s -nn %s\n" "$again" "${PEERS[0]}"
         printf "  echo 'download banquet.bin' | %s -nn %s\n" "$again" "${PEERS[0]}"
+        printf '  curl -LO %s/f/banquet.bin\n' "$url"
     else
-        printf '  curl -s %s/healthz\n  %s -n 4\n' "$url" "$again"
+        printf '\nTry:\n  %s -n 4\n  %s -nn node1\n  curl -s %s/v1/peers\n' "$again" "$again" "$url"
     fi
-    printf 'It goes on until ./scripts/reset.sh\n'
+    printf '\nLook at it in a browser: %s/\nIt goes on until ./scripts/reset.sh\n' "$url"
 }
 
 parse "$@"
@@ -109,8 +110,7 @@ unlock
 
 if [[ -n $SHELL_IN ]]; then
     open_shell "$SHELL_IN"
-elif [[ -t 0 && -t 1 ]] && ((${#PEERS[@]})); then
-    open_shell "${PEERS[0]}"
 else
     show_where
+    [[ ! -t 0 || ! -t 1 ]] || ((!${#PEERS[@]})) || open_shell "${PEERS[0]}"
 fi

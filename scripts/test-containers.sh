@@ -31,14 +31,15 @@ nothing_left() { [[ -z $(docker ps -aq --filter "name=$PREFIX" ; docker network 
 on_a_terminal() { script -qec "docker exec -it $PREFIX$1 potluck ${*:2}" /dev/null </dev/null; }
 
 check 'config.sh builds the images' quietly "$ROOT/scripts/config.sh"
+rest_disk
 check 'run.sh -n 4 starts tracker and peers' run -n 4
 check 'all are healthy' all_healthy tracker node1 node2 node3 node4
 check 'peers run unprivileged on a read-only root' is_hardened node1
-check 'banquet.bin has three owners' wait_until 60 has_owners banquet.bin 3
+check 'banquet.bin has three owners' wait_until 120 has_owners banquet.bin 3
 check '/v1/files lists it' lists banquet.bin
 check 'docker exec node1 potluck download' inside node1 download banquet.bin
 check '… has the right bytes' same_bytes "$POTLUCK_VOLUMES/node1/banquet.bin" "$POTLUCK_VOLUMES/.start/node2/banquet.bin"
-check '… from three owners' wait_until 10 log_names_owners node1 banquet.bin node2 node3 node4
+check '… from three owners' wait_until 120 log_names_owners node1 banquet.bin node2 node3 node4
 check 'docker exec -it attaches' on_a_terminal node1 status
 check 'what containers wrote belongs to us' no_stranger_in "$POTLUCK_VOLUMES/node1" "$POTLUCK_LOGS/node1" "$POTLUCK_LOGS/tracker"
 
@@ -49,11 +50,11 @@ check '… the right bytes' same_bytes "$POTLUCK_VOLUMES/node5/banquet.bin" "$PO
 check 'run.sh brings the killed peer back' run -n 5
 
 check '--scale peer=3' quietly compose up -d --no-build --scale peer=3
-check '… and all three join' wait_until 60 has_peers 8
+check '… and all three join' wait_until 120 has_peers 8
 
 docker restart "${PREFIX}tracker" >/dev/null
-check 'all peers come back to a restarted tracker' wait_until 60 has_peers 8
-check '… and with them all owners of banquet.bin' wait_until 30 has_owners banquet.bin 5
+check 'all peers come back to a restarted tracker' wait_until 120 has_peers 8
+check '… and with them all owners of banquet.bin' wait_until 120 has_owners banquet.bin 5
 
 check 'reset.sh -v' quietly "$ROOT/scripts/reset.sh" -v
 check '… leaves no container and no network' nothing_left

@@ -19,6 +19,9 @@ POTLUCK_PORT=$(free_port)
 export POTLUCK_PORT
 TRACKER=127.0.0.1:$POTLUCK_PORT
 
+# Every announce that changes something waits for the disk. What a build left to be written would keep it waiting.
+rest_disk() { sync; }
+
 N_CHECKS=0
 # check WHAT COMMAND…: stop the test unless the command succeeds.
 check() {

@@ -23,23 +23,24 @@ all_ended() { # PID…: gone, or dead and not collected yet
 }
 unchanged() { [[ $(pids) == "$before" ]]; }
 
+rest_disk
 check 'run.sh -s 1 starts the tracker alone' run -s 1 --local
 check 'it answers' http_get "$TRACKER" /healthz
 check 'a port in use is said clearly' says "port $POTLUCK_PORT is in use" \
     env "POTLUCK_RUN=$TEST_DIR/other" "$ROOT/scripts/run.sh" -s 1 --local
 check 'run.sh -n 3 adds three peers' run -n 3
-check 'the tracker knows them' wait_until 20 has_peers 3
+check 'the tracker knows them' wait_until 120 has_peers 3
 before=$(pids)
 check 'run.sh -n 3 again' run -n 3
 check '… changes nothing' unchanged
 check 'run.sh -n 4 adds one more' run -n 4
-check 'banquet.bin has three owners' wait_until 60 has_owners banquet.bin 3
+check 'banquet.bin has three owners' wait_until 120 has_owners banquet.bin 3
 shown=$(in_shell node1 show)
 check 'show, through a pipe, lists it' grep -q banquet.bin <<<"$shown"
 check 'download, through a pipe' in_shell node1 'download banquet.bin'
 check '… has the right bytes' same_bytes "$POTLUCK_VOLUMES/node1/banquet.bin" "$POTLUCK_VOLUMES/.start/node2/banquet.bin"
-check '… from three owners' wait_until 10 log_names_owners node1 banquet.bin node2 node3 node4
-check 'node1 is an owner now' wait_until 20 has_owners banquet.bin 4
+check '… from three owners' wait_until 120 log_names_owners node1 banquet.bin node2 node3 node4
+check 'node1 is an owner now' wait_until 120 has_owners banquet.bin 4
 
 kill -KILL "$(pid_of node3)"
 check 'a killed peer is started again' run -n 4

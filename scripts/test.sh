@@ -50,10 +50,30 @@ check_paths() {
     fi
 }
 
+# Real clients, and shells that are completed in, which the tests name as SKIPPED where they are missing.
+install_clients() {
+    local missing=()
+    command -v curl >/dev/null || missing+=(curl)
+    command -v wget >/dev/null || missing+=(wget)
+    command -v aria2c >/dev/null || missing+=(aria2)
+    command -v transmission-cli >/dev/null || missing+=(transmission-cli)
+    /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
+    command -v zsh >/dev/null || missing+=(zsh)
+    command -v fish >/dev/null || missing+=(fish)
+    ((${#missing[@]} == 0)) || apt_install "${missing[@]}" || skip clients "cannot be installed: ${missing[*]}"
+}
+
+# The tests of the pages say SKIPPED by themselves where there is no browser.
+need_browser() {
+    { command -v chromium && command -v chromedriver; } >/dev/null || apt_install chromium chromium-driver ||
+        skip pages 'no Chromium (apt-get install chromium chromium-driver)'
+}
+
 check_rust() {
+    need_browser
     step format cargo fmt --all --check
     step clippy cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
-    step tests cargo test --locked --workspace --all-features
+    step tests cargo test --locked --workspace --all-features --no-fail-fast
     step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --all-features --no-deps
 }
 
@@ -76,6 +96,27 @@ check_local() {
     step local env "POTLUCK_BIN=$TARGET_DIR/debug" scripts/test-local.sh
 }
 
+# Installed and run as a user would; the debug build again.
+check_package() {
+    if command -v dpkg-deb >/dev/null || apt_install dpkg; then
+        step package env "POTLUCK_BIN=$TARGET_DIR/debug" scripts/test-package.sh
+    else
+        skip package 'this is no Debian: dpkg-deb is not there'
+    fi
+}
+
+# The schemas come with a Python package, into a place of its own.
+check_kubernetes() {
+    local venv=$TARGET_DIR/tools/kubernetes-validate
+    if [[ -x $venv/bin/python ]] || { { command -v python3 >/dev/null && python3 -c 'import ensurepip' || apt_install python3-venv; } 2>/dev/null &&
+        quietly python3 -m venv "$venv" && quietly "$venv/bin/pip" install kubernetes-validate==1.37.0; }; then
+        step kubernetes "$venv/bin/python" kubernetes/check.py kubernetes/potluck.yaml
+    else
+        rm -rf "$venv"
+        skip kubernetes 'the package kubernetes-validate cannot be installed'
+    fi
+}
+
 check_containers() {
     # shellcheck source=scripts/containers.sh
     if ! have_docker; then
@@ -85,14 +126,22 @@ check_containers() {
     else
         step containers scripts/test-containers.sh
     fi
+    if have_docker; then
+        step sync scripts/test-sync.sh
+    else
+        skip sync 'no Docker daemon answers'
+    fi
 }
 
 need_cargo
 check_scripts
 check_paths
+install_clients
 check_rust
 check_dependencies
 check_local
+check_package
+check_kubernetes
 check_containers
 
 printf '\nafter %d s\n' "$SECONDS"
