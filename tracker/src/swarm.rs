@@ -381,7 +381,8 @@ impl Swarm {
         state.registry.note_refused(peer_id)
     }
 
-    /// Wakes whoever waits for changes of the synced folder; the value is the number of the latest.
+    /// Wakes whoever waits for changes of the synced folder; the value is the number of the latest. It is set while the swarm
+    /// is locked, so nobody may ask the swarm while they hold it.
     pub fn subscribe_sync(&self) -> watch::Receiver<u64> {
         self.0.latest_sync.subscribe()
     }

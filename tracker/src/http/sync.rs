@@ -29,7 +29,9 @@ pub(crate) async fn sync(
         let waiting = app.0.waiting.take(source, MAX_WAITING, MAX_WAITING_PER_IP);
         let _waiting = waiting.ok_or_else(Failure::busy)?;
         let mut latest = app.swarm().subscribe_sync();
-        let news = latest.wait_for(|_| app.swarm().has_sync_news(&query));
+        // Only the number is looked at: this runs under the channel's lock, which an announce takes inside of the swarm's. Whoever
+        // asked the swarm from in here would wait for the announce, and the announce for them.
+        let news = latest.wait_for(|seq| *seq != query.after);
         let wait = Duration::from_millis(query.wait_ms.min(MAX_SYNC_WAIT_MS));
         tokio::select! {
             () = app.0.shutdown.cancelled() => {}

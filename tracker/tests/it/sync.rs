@@ -1,5 +1,6 @@
 //! The synced folder at the tracker: what is announced comes out of the feed, and what is hostile does not.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use potluck_tracker::{Config, RateLimits};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::support::{TestPeer, TestTracker};
 
@@ -119,6 +121,49 @@ async fn answers_can_be_waited_for() {
     tracker.shutdown.cancel();
     let at_the_end = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
     assert!(at_the_end.entries.is_empty());
+}
+
+/// Once a waiting answer looked at the swarm under the lock of what it waited on, and an announce took the two locks the other
+/// way round: sooner or later the tracker stood still for good. On a thread of its own, since then no timer ran either.
+#[test]
+fn those_who_wait_do_not_stop_those_who_tell() {
+    const N_TELLING: u64 = 4;
+    const N_WRITES: u64 = 300;
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rate = RateLimits { burst: 1e9, ..RateLimits::default() };
+            let tracker = Arc::new(TestTracker::with(Config { rate, ..Config::default() }).await);
+            let mut tasks = JoinSet::new();
+            for _ in 0..64 {
+                let tracker = tracker.clone();
+                tasks.spawn(async move {
+                    let (mut at, mut n_over) = (String::new(), 0);
+                    while n_over < N_TELLING {
+                        let page = tracker.page(&format!("{at}wait_ms=30000")).await;
+                        n_over += paths(&page).iter().filter(|path| path.starts_with("over")).count() as u64;
+                        at = format!("epoch={}&after={}&", page.epoch, page.seq);
+                    }
+                });
+            }
+            for by in 1..=N_TELLING {
+                let tracker = tracker.clone();
+                tasks.spawn(async move {
+                    let mut peer = TestPeer::new(by);
+                    for n in 1..=N_WRITES {
+                        let path = if n == N_WRITES { format!("over{by}") } else { format!("f{by}") };
+                        tracker.announce(peer.tell(vec![entry(&path, peer.dot(n))])).await;
+                    }
+                });
+            }
+            while let Some(ended) = tasks.join_next().await {
+                ended.unwrap();
+            }
+        });
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(60)).expect("everybody got everything");
 }
 
 /// Who keeps all waiting places of an address busy keeps nobody from asking without waiting.
