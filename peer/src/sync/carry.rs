@@ -23,7 +23,7 @@ use crate::download::partial::Target;
 use crate::download::place::is_no_space;
 use crate::download::plan::Item;
 use crate::share::folder::FileIdentity;
-use crate::share::library::SharedFile;
+use crate::share::library::{Library, SharedFile};
 use crate::share::state::PARTIAL_DIR;
 use crate::verb::{Failed, FailureKind};
 
@@ -121,7 +121,7 @@ impl Carrier {
             }
             Action::MakeFolder(place) => Ok(self.make_folder(place).await?),
             Action::Remove { real, expect } => {
-                let (gone, expect, leaving) = (real.clone(), *expect, self.leaving(real));
+                let (gone, expect, leaving) = (real.clone(), *expect, self.leaving(real, *expect));
                 self.with_hands(move |hands| hands.remove(&gone, expect, leaving)).await?;
                 self.downloads.library.remove(real);
                 Ok(Outcome::DONE)
@@ -192,7 +192,7 @@ impl Carrier {
 
     async fn replace(&self, place: &Place, expect: FileIdentity, old: &Old) -> Result<Outcome, Undone> {
         let Value::File(value) = place.value else { return Ok(Outcome::Changed) };
-        let before = self.leaving(&place.real);
+        let before = self.leaving(&place.real, expect);
         let staged = format!("copy.{:016x}", fastrand::u64(..));
         let path: PathBuf = self.downloads.folder.path().join(STATE_DIR).join(PARTIAL_DIR).join(&staged);
         self.bring(&place.real, &value, Target::Elsewhere(path), None).await.map_err(Undone::Fetch)?;
@@ -235,9 +235,8 @@ impl Carrier {
         self.downloads.bring(Item { name, content_id, len, target, owners: None, dress, origin: None }).await
     }
 
-    fn leaving(&self, real: &SharePath) -> Leaving {
-        let content_id = self.downloads.library.get(real).map(|file| file.content_id);
-        Leaving { content_id, by: None }
+    fn leaving(&self, real: &SharePath, expect: FileIdentity) -> Leaving {
+        Leaving { content_id: content_of(&self.downloads.library, real, expect), by: None }
     }
 
     /// A file of a known content stands there now: it need not be hashed.
@@ -302,5 +301,30 @@ impl Carrier {
         trouble.why = why;
         trouble.n_tries += 1;
         trouble.n_tries - 1
+    }
+}
+
+/// What a file in this state holds, if the library knows. It may know only what stood there before: then saying that would
+/// pass the bytes in the trash off as another content, and they would come back as it unverified.
+fn content_of(library: &Library, real: &SharePath, state: FileIdentity) -> Option<ContentId> {
+    library.get(real).filter(|file| file.identity == state).map(|file| file.content_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Replaced twice in a row, faster than it was hashed: what left its name the second time was recorded, and shared at its
+    /// conflict name, as the content that had stood there first.
+    #[test]
+    fn a_file_that_leaves_is_not_taken_for_the_one_before_it() {
+        let library = Library::default();
+        let (real, content_id) = ("a".parse::<SharePath>().unwrap(), ContentId::of(b"first"));
+        let first = FileIdentity { inode: (1, 1), len: 5, mtime: (1, 0), ctime: (1, 0) };
+        let second = FileIdentity { inode: (1, 2), ..first };
+        assert_eq!(content_of(&library, &real, first), None);
+        library.insert(real.clone(), SharedFile { content_id, identity: first });
+        assert_eq!(content_of(&library, &real, first), Some(content_id));
+        assert_eq!(content_of(&library, &real, second), None);
     }
 }
