@@ -28,6 +28,7 @@ use super::looking::{Looked, Looking};
 use super::machine::{Machine, Outside, Stored};
 use super::mounts::{Mounts, lies_below};
 use super::remote::Heard;
+use super::sources::Sources;
 use super::store::{History, Kept, SaveError, Store};
 use super::wanted::Wanted;
 use crate::share::dirt::{Dirt, Dirty};
@@ -159,7 +160,7 @@ impl Driver {
             doing: JoinSet::new(),
             saving: None,
             save_after: None,
-            sources: BTreeMap::new(),
+            sources: Sources::default(),
             told_all: BTreeSet::new(),
             is_over: false,
         };
@@ -255,7 +256,7 @@ struct Syncing<'a> {
     saving: Option<JoinHandle<Result<(), SaveError>>>,
     /// The store failed: nothing is saved before.
     save_after: Option<Instant>,
-    sources: BTreeMap<follow::Source, Source>,
+    sources: Sources,
     /// Trackers that have told all they know: what they have not told of they lack.
     told_all: BTreeSet<Source>,
     is_over: bool,
@@ -309,6 +310,10 @@ impl Syncing<'_> {
             }
         }
         self.doing.shutdown().await;
+        // Whoever syncs next opens the store anew, and cannot while it is being written.
+        if let Some(saving) = self.saving.take() {
+            let _kept_or_found_again = saving.await;
+        }
     }
 
     /// Begins what can be begun.
@@ -338,12 +343,12 @@ impl Syncing<'_> {
             let Some(source) = self.sources.get(&follow::Source::Tracker(member.tracker.base().clone())) else {
                 continue;
             };
-            while self.told_all.contains(source) && member.push.room().now_or_never().is_some() {
-                let entries = self.machine.next_push(*source, PUSH_PAGE);
+            while self.told_all.contains(&source) && member.push.room().now_or_never().is_some() {
+                let entries = self.machine.next_push(source, PUSH_PAGE);
                 if entries.is_empty() {
                     break;
                 }
-                self.machine.on_pushed(*source, &entries);
+                self.machine.on_pushed(source, &entries);
                 member.push.push(entries);
             }
         }
@@ -367,7 +372,7 @@ impl Syncing<'_> {
             follow::Source::Tracker(base) => !self.members.iter().any(|member| member.tracker.base() == base),
             follow::Source::Peer(_) => false,
         };
-        for (_, source) in self.sources.extract_if(.., |source, _| gone(source)) {
+        for source in self.sources.take(gone) {
             self.machine.close_source(source);
             self.told_all.remove(&source);
         }
@@ -442,8 +447,7 @@ impl Syncing<'_> {
     }
 
     fn on_pulled(&mut self, pulled: Pulled) {
-        let n_known = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
-        let source = *self.sources.entry(pulled.source.clone()).or_insert(Source(n_known));
+        let source = self.sources.number_of(&pulled.source);
         let base = |member: &&Member| follow::Source::Tracker(member.tracker.base().clone()) == pulled.source;
         let member = self.members.iter().find(base).cloned();
         if pulled.anew && member.is_some() {

@@ -7,8 +7,8 @@
 //! besides its bytes), [`trash`] keeps what it takes out, [`look`] sees what stands
 //! there ([`mounts`] is which disks belong there), [`store`] is the machine's memory on disk ([`encoding`]). [`wanted`] narrows what is received.
 //!
-//! Driving: [`driver`] owns the machine, [`looking`] runs its looks, [`carry`] does what it wants done, [`pruning`] empties
-//! the trash of what is old.
+//! Driving: [`driver`] owns the machine, [`sources`] numbers whom it hears, [`looking`] runs its looks, [`carry`] does what it
+//! wants done, [`pruning`] empties the trash of what is old.
 
 pub mod apply;
 pub mod beside;
@@ -22,6 +22,7 @@ pub mod meta;
 pub mod mounts;
 pub mod pruning;
 pub mod replace;
+pub mod sources;
 pub mod store;
 pub mod trash;
 pub mod wanted;
