@@ -274,7 +274,8 @@ impl Peer {
         });
         let partials = open_partials(state.dir(), folder.path())?;
         // Before any verb can begin a download.
-        let unfinished = partials.records().map_err(|error| cannot("look for unfinished downloads", &error))?;
+        let unfinished =
+            partials.records(SystemTime::now()).map_err(|error| cannot("look for unfinished downloads", &error))?;
         let unheld =
             spool::unfinished(partials.dir()).map_err(|error| cannot("look for unfinished downloads", &error))?;
         let partials = Arc::new(partials);

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::live::Live;
 use super::moving::{AllMoving, Moving, OnlyHere};
 use super::owners::{Recent, attempts, explain};
-use super::partial::{PartialStore, Record, Target};
+use super::partial::{GoesOn, PartialStore, Record, Target};
 use super::place::{PlaceError, disk_failed, is_taken, path_of, place, taken};
 use super::placing::Placer;
 use super::plan::{Item, Plan};
@@ -356,7 +356,8 @@ impl Downloads {
         let Ok(disk) = rustix::fs::fstatvfs(self.partials.dir()) else { return Ok(()) };
         let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
         let reserve = reserve(total);
-        if needed + reserve <= free {
+        // What is needed may be what a stranger said.
+        if needed.saturating_add(reserve) <= free {
             return Ok(());
         }
         Err(Failed::new(
@@ -388,6 +389,7 @@ impl Downloads {
                 owners: None,
                 dress: None,
                 origin: None,
+                goes_on: GoesOn::ByItself,
             };
             tracing::info!(name = item.name, "going on with an unfinished download");
             let item = &item;

@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use potluck_common::have::HaveText;
 use potluck_common::{ChunkMap, ContentId, Geometry, HaveSet, SharePath};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,20 @@ pub enum Target {
     Elsewhere(PathBuf),
 }
 
+/// Who goes on with an unfinished content after a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoesOn {
+    /// The peer: a person wants it.
+    #[default]
+    ByItself,
+    /// Whoever asks for it again; nobody for too long, and it is given up.
+    WhenAsked,
+}
+
+/// What nobody has asked for again is kept for so long: longer than a peer is away over a holiday.
+const MAX_UNASKED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// What is recorded of an unfinished content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -36,6 +51,8 @@ pub struct Record {
     pub len: u64,
     /// Where it will go.
     pub target: Target,
+    #[serde(default)]
+    goes_on: GoesOn,
     /// What was synced.
     have: HaveText,
 }
@@ -51,6 +68,8 @@ pub struct PartialStore {
 pub struct PartialFile {
     file: Arc<File>,
     map: ChunkMap,
+    target: Target,
+    goes_on: GoesOn,
     _only_here: OnlyHere,
 }
 
@@ -65,28 +84,39 @@ impl PartialStore {
         &self.dir
     }
 
-    /// What was recorded, for going on after a restart. Files without a record are small ones that were being fetched
-    /// in one piece: they are removed.
+    /// What was recorded and goes on by itself after a restart, at `now`. Files without a record are small ones that were being
+    /// fetched in one piece: they are removed.
     ///
     /// # Errors
     /// If the folder cannot be listed.
-    pub fn records(&self) -> io::Result<Vec<Record>> {
+    pub fn records(&self, now: SystemTime) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         for entry in self.dir.entries()? {
             let name = entry?.file_name();
             let Some(name) = name.to_str() else { continue };
             if name.parse::<ContentId>().is_ok() {
                 match self.record(name) {
-                    Some(record) => records.push(record),
+                    Some(record) if record.goes_on == GoesOn::ByItself => records.push(record),
+                    Some(record) if self.is_given_up(name, now) => self.forget(record.content_id)?,
+                    Some(_) => {}
                     None => self.dir.remove_file(name)?,
                 }
             } else if let Some((stem, _)) = name.split_once('.')
                 && !self.dir.exists(stem)
+                // Its record may just have been forgotten with it.
+                && self.dir.exists(name)
             {
                 self.dir.remove_file(name)?;
             }
         }
         Ok(records)
+    }
+
+    /// Whether nothing was written to it for too long.
+    fn is_given_up(&self, name: &str, now: SystemTime) -> bool {
+        let written_s = self.dir.metadata(name).ok().and_then(|metadata| u64::try_from(metadata.mtime()).ok());
+        let written = written_s.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        written.is_some_and(|written| now.duration_since(written).is_ok_and(|age| age > MAX_UNASKED))
     }
 
     fn record(&self, name: &str) -> Option<Record> {
@@ -104,7 +134,13 @@ impl PartialStore {
     ///
     /// # Errors
     /// As the file operations.
-    pub fn open(&self, map: ChunkMap, target: &Target, only_here: OnlyHere) -> io::Result<(PartialFile, HaveSet)> {
+    pub fn open(
+        &self,
+        map: ChunkMap,
+        target: Target,
+        goes_on: GoesOn,
+        only_here: OnlyHere,
+    ) -> io::Result<(PartialFile, HaveSet)> {
         let geometry = map.geometry();
         let name = map.content_id().to_string();
         let mut options = OpenOptions::new();
@@ -122,16 +158,19 @@ impl PartialStore {
             file.set_len(0)?;
             file.set_len(geometry.len())?;
         }
-        self.save(map.content_id(), geometry.len(), target, &have)?;
-        Ok((PartialFile { file: Arc::new(file), map, _only_here: only_here }, have))
+        let partial = PartialFile { file: Arc::new(file), map, target, goes_on, _only_here: only_here };
+        self.save(&partial, &have)?;
+        Ok((partial, have))
     }
 
     /// Records what is held. The caller has synced the data.
     ///
     /// # Errors
     /// As the file operations; what was recorded before stays.
-    pub fn save(&self, content_id: ContentId, len: u64, target: &Target, have: &HaveSet) -> io::Result<()> {
-        let record = Record { content_id, len, target: target.clone(), have: have.into() };
+    pub fn save(&self, partial: &PartialFile, have: &HaveSet) -> io::Result<()> {
+        let (content_id, len) = (partial.map.content_id(), partial.map.geometry().len());
+        let PartialFile { target, goes_on, .. } = partial;
+        let record = Record { content_id, len, target: target.clone(), goes_on: *goes_on, have: have.into() };
         let bytes = serde_json::to_vec(&record).map_err(io::Error::other)?;
         state::save(&self.dir, &record_name(&content_id.to_string()), &bytes)
     }
@@ -274,7 +313,7 @@ mod tests {
         };
         {
             let store = PartialStore::new(dir());
-            let (file, mut have) = store.open(map.clone(), &target, only_here()).unwrap();
+            let (file, mut have) = store.open(map.clone(), target.clone(), GoesOn::ByItself, only_here()).unwrap();
             for n in [0, 4] {
                 let chunk = geometry.index(n).unwrap();
                 let whole = piece(n);
@@ -285,22 +324,45 @@ mod tests {
             assert!(matches!(file.keep(geometry.index(1).unwrap(), &[piece(2)]).unwrap(), Kept::Bad));
             assert!(matches!(file.keep(geometry.last(), &[piece(0)]).unwrap(), Kept::Bad));
             file.sync().unwrap();
-            store.save(id, geometry.len(), &target, &have).unwrap();
+            store.save(&file, &have).unwrap();
             let _unrecorded = file.keep(geometry.index(2).unwrap(), &[piece(2)]).unwrap();
         }
         let store = PartialStore::new(dir());
         std::fs::write(temp.path().join(ContentId::of(b"small").to_string()), "orphan").unwrap();
-        let records = store.records().unwrap();
+        let records = store.records(SystemTime::now()).unwrap();
         assert_eq!(
             records.iter().map(|record| (record.content_id, &record.target)).collect::<Vec<_>>(),
             [(id, &target)]
         );
-        let (_, have) = store.open(map.clone(), &target, only_here()).unwrap();
+        let (_, have) = store.open(map.clone(), target.clone(), GoesOn::ByItself, only_here()).unwrap();
         assert_eq!(have.held(geometry).map(potluck_common::ChunkIndex::get).collect::<Vec<_>>(), [0, 4]);
         std::fs::OpenOptions::new().write(true).open(temp.path().join(id.to_string())).unwrap().set_len(7).unwrap();
-        let (_, have) = store.open(map, &target, only_here()).unwrap();
+        let (_, have) = store.open(map, target, GoesOn::ByItself, only_here()).unwrap();
         assert_eq!(have.n_held(), 0, "a file of another length is not what was recorded");
         store.forget(id).unwrap();
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_sync_wanted_waits_until_it_asks_again_and_not_for_ever() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = PartialStore::new(Dir::open_ambient_dir(temp.path(), cap_std::ambient_authority()).unwrap());
+        let (data, map) = content(2 * MIN_CHUNK_LEN);
+        let first = map.geometry().index(0).unwrap();
+        let target = Target::Share("a".parse().unwrap());
+        let open = || store.open(map.clone(), target.clone(), GoesOn::WhenAsked, only_here()).unwrap();
+        let (file, mut have) = open();
+        let bytes = Bytes::copy_from_slice(&data[..MIN_CHUNK_LEN as usize]);
+        assert!(matches!(file.keep(first, &[bytes]).unwrap(), Kept::Yes));
+        have.insert(first);
+        store.save(&file, &have).unwrap();
+        drop(file);
+        let now = SystemTime::now();
+        assert_eq!(store.records(now).unwrap(), []);
+        assert_eq!(open().1.n_held(), 1, "what came is not fetched again");
+        assert_eq!(store.records(now + MAX_UNASKED - Duration::from_secs(60)).unwrap(), []);
+        assert!(store.held(map.content_id()).is_some());
+        assert_eq!(store.records(now + MAX_UNASKED + Duration::from_secs(60)).unwrap(), []);
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 }

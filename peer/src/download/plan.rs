@@ -12,7 +12,7 @@ use potluck_common::{ContentId, PeerId, SharePath};
 
 use super::job::Downloads;
 use super::owners::explain;
-use super::partial::Target;
+use super::partial::{GoesOn, Target};
 use super::pattern::{Pattern, parse_pattern};
 use crate::discovery::gathered::FilesQuery;
 use crate::verb::{Candidate, Download, Failed, FailureKind};
@@ -36,6 +36,8 @@ pub struct Item {
     pub dress: Option<FileValue>,
     /// What gives it besides owners, in ranges.
     pub origin: Option<Arc<Origin>>,
+    /// What becomes of it after a restart in the middle of it.
+    pub goes_on: GoesOn,
 }
 
 /// A name that stands for no content, or for several.
@@ -217,6 +219,7 @@ pub(super) fn item_of_content(info: &ContentInfo) -> Item {
         owners: Some(info.owners.iter().cloned().map(Arc::new).collect()),
         dress: None,
         origin: None,
+        goes_on: GoesOn::ByItself,
     }
 }
 
@@ -248,6 +251,7 @@ impl Plan {
                 owners: Some(content.owners.into_iter().map(Arc::new).collect()),
                 dress: None,
                 origin: None,
+                goes_on: GoesOn::ByItself,
             });
             return;
         }
@@ -286,6 +290,7 @@ impl Plan {
                     owners,
                     dress: None,
                     origin: None,
+                    goes_on: GoesOn::ByItself,
                 });
             }
             contents => {

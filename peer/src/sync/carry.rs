@@ -19,7 +19,7 @@ use super::apply::{ApplyError, Hands, Leaving, Supply};
 use super::replace;
 use super::trash::Trash;
 use crate::download::job::Downloads;
-use crate::download::partial::Target;
+use crate::download::partial::{GoesOn, Target};
 use crate::download::place::is_no_space;
 use crate::download::plan::Item;
 use crate::share::folder::FileIdentity;
@@ -231,8 +231,11 @@ impl Carrier {
         dress: Option<FileValue>,
     ) -> Result<Option<FileIdentity>, Failed> {
         let (content_id, len) = (value.content_id, value.len);
-        let name = real.to_string();
-        self.downloads.bring(Item { name, content_id, len, target, owners: None, dress, origin: None }).await
+        // After a restart the machine says anew what is wanted: meanwhile others may have renamed or deleted it, and a file that
+        // came to its old name by itself would be taken for the user's, and be everybody's again.
+        let (name, goes_on) = (real.to_string(), GoesOn::WhenAsked);
+        let item = Item { name, content_id, len, target, owners: None, dress, origin: None, goes_on };
+        self.downloads.bring(item).await
     }
 
     fn leaving(&self, real: &SharePath, expect: FileIdentity) -> Leaving {

@@ -115,6 +115,40 @@ async fn one_folder_on_three_peers() {
     }
 }
 
+/// Renamed by another peer while it was on its way here and this peer was away: the download went on by itself at the old name, and
+/// from there the file was everybody's again under both.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_on_its_way_does_not_come_under_its_old_name() {
+    let tracker = Tracker::start().await;
+    let big = noise(12 << 20, 3);
+    let slow = |share: &Path| Config {
+        sync: Some(SyncMode::Both),
+        limit_up: "4M".parse().unwrap(),
+        ..quick(share, &tracker.url, "a")
+    };
+    let a = Node::start_on(root_with(&[("big", &big)]), slow).await.unwrap();
+    let b = start(&tracker, "b", SyncMode::Both, &[]).await;
+    eventually("some of it is there", async || {
+        b.status().await.downloads.first().is_some_and(|transfer| transfer.n_bytes > 1 << 20)
+    })
+    .await;
+    let root = b.stop().await;
+    assert!(!root.path().join("share/big").exists(), "all of it takes three seconds");
+    std::fs::rename(a.peer.share().join("big"), a.peer.share().join("moved")).unwrap();
+    eventually("it is listed under its new name", async || tracker.names().await == ["moved"]).await;
+    let config = |share: &Path| Config { sync: Some(SyncMode::Both), ..quick(share, &tracker.url, "b") };
+    let b = Node::start_on(root, config).await.unwrap();
+    let is_moved = |tree: &Tree| text(tree, "moved") == Some(&big[..]) && !tree.contains_key("big");
+    settled(&[&a, &b], "it is here under its new name", is_moved).await;
+    // Whatever else was begun at the start is over by then.
+    std::fs::write(b.peer.share().join("later"), "x").unwrap();
+    settled(&[&a, &b], "and only there", |tree| is_moved(tree) && text(tree, "later") == Some(b"x")).await;
+    assert_eq!(b.n_partial(), 0);
+    for node in [a, b] {
+        node.stop().await;
+    }
+}
+
 /// Two edits before either was heard of: both stay, under the same names on both sides; whoever deletes the copy decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_edits_are_both_kept() {

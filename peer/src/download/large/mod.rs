@@ -119,8 +119,9 @@ impl Downloads {
         };
         let geometry = map.geometry();
         self.check_space(geometry.len(), id)?;
-        let (partials, goal, until_done) = (self.partials.clone(), target.clone(), only_here.clone());
-        let opened = tokio::task::spawn_blocking(move || partials.open(map, &goal, until_done)).await;
+        let (partials, until_done) = (self.partials.clone(), only_here.clone());
+        let (goal, goes_on) = (target.clone(), item.goes_on);
+        let opened = tokio::task::spawn_blocking(move || partials.open(map, goal, goes_on, until_done)).await;
         let opened = opened.map_err(io::Error::other).flatten();
         let (partial, have) = opened.map_err(|error| disk_failed(&path_of(&self.folder, target), &error))?;
         if have.n_held() > 0 {

@@ -26,11 +26,10 @@ impl Driver<'_> {
         let chunks = std::mem::take(&mut self.unrecorded);
         (self.n_unrecorded_bytes, self.recorded_at) = (0, now);
         let (partials, partial) = (self.downloads.partials.clone(), self.partial.clone());
-        let (have, target) = (self.have.clone(), self.target.clone());
+        let have = self.have.clone();
         let task = tokio::task::spawn_blocking(move || {
             partial.sync()?;
-            let map = partial.map();
-            let saved = partials.save(map.content_id(), map.geometry().len(), &target, &have);
+            let saved = partials.save(&partial, &have);
             Ok(saved.map_or_else(Recorded::NotNoted, |()| Recorded::Yes))
         });
         self.recording = Some((chunks, task));
