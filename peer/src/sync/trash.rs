@@ -161,6 +161,7 @@ impl Trash {
                 leftovers.push((name.to_owned(), record.clone()));
             } else if !is_here {
                 dir.remove_file(&file_name)?;
+                continue;
             }
             if let Some(record) = record {
                 records.insert(name.to_owned(), record);
@@ -510,6 +511,7 @@ mod tests {
         std::fs::write(at(&record_name(&names[2])), &record[..record.len() / 2]).unwrap();
         let trash = world.trash();
         assert!(!at(&record_name(&names[0])).exists());
+        assert_eq!(trash.n_records(), 0, "neither the one whose file is gone nor the half one counts");
         let items = trash.list().unwrap();
         assert_eq!(items.len(), 2);
         for item in &items {
