@@ -89,7 +89,7 @@ impl Carrier {
         let outcome = match done {
             Ok(outcome) => {
                 self.troubles.lock().unwrap_or_else(PoisonError::into_inner).remove(&real);
-                tracing::debug!(?action, "done");
+                tracing::debug!(action = action.to_string(), "done");
                 outcome
             }
             Err(undone) => self.not_done(&real, undone),

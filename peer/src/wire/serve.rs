@@ -376,7 +376,9 @@ impl Serve {
         let Some(slot) = self.slot().await else { return Some(self.choked()) };
         let run = Geometry::new(len).ok().and_then(|geometry| geometry.chunks_touching(bytes.clone()));
         // Before the file is opened, so that nobody else gets the same chunks meanwhile.
-        if let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER)) {
+        if *method != Method::HEAD
+            && let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER))
+        {
             return Some(coming(&elsewhere));
         }
         let (folder, shared_path, identity) = (self.folder.clone(), path.clone(), file.identity);
@@ -415,7 +417,9 @@ impl Serve {
             )));
         }
         let Some(slot) = self.slot().await else { return Ok(self.choked()) };
-        if let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER)) {
+        if *method != Method::HEAD
+            && let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER))
+        {
             return Ok(coming(&elsewhere));
         }
         Ok(send(builder, method, self.slices(live.partial.file(), None, bytes, slot)))

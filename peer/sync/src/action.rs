@@ -3,9 +3,11 @@
 //! Nothing here decides. An action names what must be there for it to be done (`expect`, or a free name); hands that find
 //! something else leave everything as it is and say so.
 
+use std::fmt;
 use std::time::Duration;
 
 use potluck_common::projection::Place;
+use potluck_common::register::Value;
 use potluck_common::{ContentId, SharePath};
 
 use super::file_identity::FileIdentity;
@@ -124,6 +126,31 @@ impl Action {
     }
 }
 
+/// As a sentence for the log.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Place(Place { real, value: Value::File(file), .. }) => {
+                write!(f, "give {} the name {real}", file.content_id.short())
+            }
+            Self::Place(Place { real, value: Value::Folder, .. }) | Self::MakeFolder(Place { real, .. }) => {
+                write!(f, "make the folder {real}")
+            }
+            Self::Replace { place: Place { real, value, .. }, old, .. } => {
+                let new = value.file().map(|file| file.content_id.short()).unwrap_or_default();
+                match old {
+                    Old::Trash => write!(f, "give {new} the name {real}, and move what has it to the trash"),
+                    Old::Keep(kept) => write!(f, "give {new} the name {real}, and move what has it to {}", kept.real),
+                }
+            }
+            Self::SetMeta { place, .. } => write!(f, "set time and executable bit of {}", place.real),
+            Self::Move { from, place, .. } => write!(f, "move {from} to {}", place.real),
+            Self::Remove { real, .. } => write!(f, "move {real} to the trash"),
+            Self::RemoveFolder { real } => write!(f, "remove the folder {real}"),
+        }
+    }
+}
+
 /// What became of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -162,3 +189,33 @@ impl Outcome {
 /// Where entries of other replicas come from and are pushed to: a tracker or a peer, numbered by the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(pub u32);
+
+#[cfg(test)]
+mod tests {
+    use potluck_common::register::FileValue;
+
+    use super::*;
+
+    #[test]
+    fn sentences() {
+        let file = FileValue { mtime_ns: 0, content_id: ContentId::from_bytes([0xab; 32]), len: 1, executable: false };
+        let place = |real: &str, value| {
+            let real: SharePath = real.parse().unwrap();
+            Place { origin: real.clone(), real, value, dots: Vec::new() }
+        };
+        let [a, b] = ["d/a", "d/b"].map(|real| place(real, Value::File(file)));
+        let folder = place("d", Value::Folder);
+        let expect = FileIdentity { inode: (1, 1), len: 1, mtime: (0, 0), ctime: (0, 0) };
+        let check = |action: Action, want: &str| assert_eq!(action.to_string(), want);
+        check(Action::Place(a.clone()), "give abababab the name d/a");
+        check(Action::Place(folder.clone()), "make the folder d");
+        check(Action::MakeFolder(folder.clone()), "make the folder d");
+        let replace = |old| Action::Replace { place: a.clone(), expect, old };
+        check(replace(Old::Trash), "give abababab the name d/a, and move what has it to the trash");
+        check(replace(Old::Keep(b.clone())), "give abababab the name d/a, and move what has it to d/b");
+        check(Action::SetMeta { place: a.clone(), expect }, "set time and executable bit of d/a");
+        check(Action::Move { from: a.real.clone(), expect, place: b }, "move d/a to d/b");
+        check(Action::Remove { real: a.real, expect }, "move d/a to the trash");
+        check(Action::RemoveFolder { real: folder.real }, "remove the folder d");
+    }
+}

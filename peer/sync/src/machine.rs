@@ -414,13 +414,6 @@ impl Machine {
         }
     }
 
-    /// Whatever failed may be tried at once: an owner has appeared, the disk has room again.
-    pub fn retry_all(&mut self) {
-        for real in self.resting.take_all() {
-            self.wake(&real);
-        }
-    }
-
     /// What is due by now.
     fn on_time(&mut self, now: Instant) {
         for real in self.resting.take_due(now) {

@@ -81,11 +81,6 @@ impl Machine {
         }
     }
 
-    /// Whether entries are kept back. Until they are not, the driver does not move on durably in any source's numbers.
-    pub fn keeps_back(&self) -> bool {
-        !self.kept_back.is_empty()
-    }
-
     /// From now on what a source lacks is kept account of. It counts as lacking everything that it has not told of since.
     pub fn open_source(&mut self, source: Source) {
         self.outbox.open(source, self.index.paths().cloned());

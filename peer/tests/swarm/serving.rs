@@ -320,12 +320,15 @@ async fn a_fresh_chunk_goes_out_once() {
     let id = ContentId::of(&data);
     let node = Node::start(&tracker, "seeder", &[("big", &data)]).await;
     tracker.wait_for_owners(id, 1).await;
+    let client = |last: u8| {
+        let client = potluck_common::net::client::plain().local_address(std::net::IpAddr::from([127, 0, 0, last]));
+        client.build().unwrap()
+    };
+    // Who only asks for the headers is given nothing.
+    let looked = client(4).head(format!("{}/v1/content/{id}", node.peer.listen_url())).send().await.unwrap();
+    assert_eq!(looked.status(), 200);
     let ask = async |last: u8, range: &'static str, is_fresh: bool| {
-        let client = potluck_common::net::client::plain()
-            .local_address(std::net::IpAddr::from([127, 0, 0, last]))
-            .build()
-            .unwrap();
-        let request = client.get(format!("{}/v1/content/{id}", node.peer.listen_url())).header("range", range);
+        let request = client(last).get(format!("{}/v1/content/{id}", node.peer.listen_url())).header("range", range);
         let request = if is_fresh { request.header("potluck-fresh", "1") } else { request };
         request.send().await.unwrap()
     };
