@@ -216,7 +216,10 @@ impl Election {
         // It may serve already, and be known by another address now.
         self.forget(own.id);
         self.own = Own::Serving(own.id);
-        self.known.retain(|_, known| known.joined || known.seen.base != own.base);
+        // Who was at this address is gone, or we could not serve there. Left before ours is joined, which has the same name.
+        let gone: Vec<_> =
+            self.known.iter().filter(|(_, known)| known.seen.base == own.base).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.forget(id));
         let known = Known { seen: own, word: Word::Untried, n_silent: 0, retiring: false, joined: false };
         self.known.insert(known.seen.id, known);
         // Who was started when we were may have done the same.

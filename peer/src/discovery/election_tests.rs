@@ -379,3 +379,35 @@ fn an_address_of_the_network_is_better_than_loopback() {
     election.on_seen(near, now);
     assert!(!matches!(election.next_decision(now), Some(Decision::Join(_) | Decision::Leave(_))));
 }
+
+/// On one machine the next host gets the very address of the one that ended. Leaving that one late once left the new one:
+/// its host announced itself nowhere, for as long as it ran.
+#[test]
+fn the_next_host_at_the_same_address_is_not_left_with_the_last() {
+    let start = Instant::now();
+    let seen = |id| Seen { id: TrackerId(id), base: "http://h:7700".into(), hosted: true, on_loopback: false };
+    let decisions = |election: &mut Election, now| {
+        let mut decisions = Vec::new();
+        while let Some(decision) = election.next_decision(now) {
+            decisions.push(decision);
+        }
+        decisions.retain(|decision| !matches!(decision, Decision::Ask | Decision::NobodyThere));
+        decisions
+    };
+    for (last, own) in [(1, 2), (4, 3)] {
+        let mut election = Election::new(Timing::default(), true, 1, start);
+        election.on_seen(seen(last), start);
+        assert_eq!(decisions(&mut election, start), [Decision::Join(seen(last))]);
+        election.on_answered(TrackerId(last), false);
+        election.on_silent(TrackerId(last), start);
+        let mut now = start;
+        while !decisions(&mut election, now).contains(&Decision::Host) {
+            now = election.next_deadline().max(now + TICK);
+        }
+        election.on_hosting(seen(own), now);
+        let base = seen(own).base;
+        assert_eq!(decisions(&mut election, now), [Decision::Leave(base), Decision::Join(seen(own))]);
+        election.on_answered(TrackerId(own), false);
+        assert_eq!(decisions(&mut election, now), []);
+    }
+}
