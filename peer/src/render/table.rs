@@ -64,7 +64,8 @@ pub fn peers(peers: &[PeerInfo], look: &Look) -> String {
             size(peer.n_bytes),
             rate(peer.rates.up),
             rate(peer.rates.down),
-            age(look.now_ms.saturating_sub(peer.since_ms)),
+            // Without a tracker nobody knows.
+            if peer.since_ms == 0 { "-".into() } else { age(look.now_ms.saturating_sub(peer.since_ms)) },
             peer.peer_id.short(),
         ]
     });
@@ -116,6 +117,9 @@ pub fn candidates(name: &str, candidates: &[Candidate], look: &Look) -> String {
     format!("{} stands for {several}:\n{}", escape(name), table(&columns, rows, look))
 }
 
+/// What stands where a tracker's address would, while none was found.
+pub const NO_TRACKER: &str = "none found yet on this network";
+
 /// What `status` prints.
 pub fn status(status: &Status, look: &Look) -> String {
     let mut lines = Vec::new();
@@ -140,6 +144,9 @@ pub fn status(status: &Status, look: &Look) -> String {
             );
             line("", look.paint(ODD, &why));
         }
+    }
+    if status.trackers.is_empty() {
+        line("tracker", look.paint(ODD, NO_TRACKER));
     }
     if status.trackers.iter().any(|tracker| tracker.reaches_us == Some(false)) {
         line("", format!("so others hardly can: {MEND_REACH}"));
@@ -290,9 +297,14 @@ mod tests {
     #[test]
     fn others() {
         insta::assert_snapshot!("peers", peers(&sample::peers(), &wide(100)));
+        let mut remembered = sample::peers();
+        remembered.iter_mut().for_each(|peer| peer.since_ms = 0);
+        assert!(!peers(&remembered, &wide(100)).contains(" d "), "since 1970");
         insta::assert_snapshot!("addresses", addresses(&sample::addresses(), &Look::PLAIN));
         insta::assert_snapshot!("candidates", candidates("notes.txt", &sample::candidates(), &wide(100)));
         insta::assert_snapshot!("status", status(&sample::status(), &Look::PLAIN));
+        let alone = Status { trackers: Vec::new(), ..sample::status() };
+        assert!(status(&alone, &Look::PLAIN).contains("tracker    none found yet on this network\n"));
         insta::assert_snapshot!("limits", limits(&sample::limits(), &Look::PLAIN));
     }
 }

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, parse};
+use crate::render::table::NO_TRACKER;
 use crate::render::{Ending, FAINT, Format, Look, Out, Renderer, STRONG, count, escape, failure, follow};
 use crate::sums;
 use crate::verb::{Event, Failed, FailureKind, Status, Verb};
@@ -181,11 +182,14 @@ pub fn show_failure(failed: &Failed, format: Format, out: &mut Out) -> io::Resul
 
 fn greeting(status: &Status, is_own: bool, look: &Look) -> String {
     let how = if is_own { "started for this shell" } else { "running" };
-    let trackers: Vec<_> = status
+    let mut trackers: Vec<_> = status
         .trackers
         .iter()
         .map(|tracker| format!("{}{}", escape(&tracker.url), if tracker.reachable { "" } else { " (does not answer)" }))
         .collect();
+    if trackers.is_empty() {
+        trackers.push(NO_TRACKER.into());
+    }
     let files = count(status.n_files, "file", "files");
     format!(
         "peer {} at {}, {how}\nsharing {} ({files}), tracker {}\n{}",
@@ -225,5 +229,7 @@ mod tests {
         let url = "http://tracker:7700".into();
         status.trackers = vec![TrackerStatus { url, reachable: true, reaches_us: Some(true), refuses: None }];
         insta::assert_snapshot!("greeting_own", greeting(&status, true, &Look::PLAIN));
+        status.trackers.clear();
+        assert!(greeting(&status, true, &Look::PLAIN).contains(", tracker none found yet on this network\n"));
     }
 }
