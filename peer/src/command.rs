@@ -319,18 +319,12 @@ fn parse_trash(mut words: Vec<String>) -> Result<Verb, Failed> {
 }
 
 fn parse_wait(mut words: Vec<String>) -> Result<Verb, Failed> {
-    let all = words.first().is_some_and(|word| word == "--all");
-    if all {
-        words.remove(0);
-    }
+    let all = take_flag("--all", &mut words);
     Ok(Verb::Wait { pattern: at_most_one("wait", "[--all] [PATTERN]", words)?, all })
 }
 
 fn parse_manifest(mut words: Vec<String>) -> Result<Verb, Failed> {
-    let swarm = words.first().is_some_and(|word| word == "--everybody");
-    if swarm {
-        words.remove(0);
-    }
+    let swarm = take_flag("--everybody", &mut words);
     Ok(Verb::Manifest { pattern: at_most_one("manifest", "[--everybody] [PATTERN]", words)?, swarm })
 }
 
@@ -343,6 +337,12 @@ fn parse_hash(mut words: Vec<String>) -> Result<Command, Failed> {
         return usage("hash needs a file", "For example: hash /tmp/film.mkv. `manifest` is for what we share.");
     }
     Ok(Command::Hash(words.into_iter().map(PathBuf::from).collect()))
+}
+
+/// Takes the flag out, wherever it stands before a `--`; says whether it was there.
+fn take_flag(flag: &str, words: &mut Vec<String>) -> bool {
+    let at = words.iter().take_while(|word| *word != "--").position(|word| word == flag);
+    at.map(|at| words.remove(at)).is_some()
 }
 
 fn at_most_one(verb: &str, takes: &str, mut words: Vec<String>) -> Result<Option<String>, Failed> {
@@ -457,6 +457,7 @@ mod tests {
             |pattern: Option<&str>, swarm| Command::Verb(Verb::Manifest { pattern: pattern.map(Into::into), swarm });
         check("manifest", manifest(None, false));
         check("manifest --everybody *.iso", manifest(Some("*.iso"), true));
+        check("manifest *.iso --everybody", manifest(Some("*.iso"), true));
         check("hash a 'b c'", Command::Hash(vec!["a".into(), "b c".into()]));
         check("hash -- -x", Command::Hash(vec!["-x".into()]));
         assert!(parse("hash").is_err() && parse("hash -").is_err() && parse("manifest a b").is_err());
@@ -480,6 +481,8 @@ mod tests {
         check("trash restore -- restore", Command::Verb(Verb::Restore { items: vec!["restore".into()] }));
         check("wait", Command::Verb(Verb::Wait { pattern: None, all: false }));
         check("wait --all docs/", Command::Verb(Verb::Wait { pattern: Some("docs/".into()), all: true }));
+        check("wait docs/ --all", Command::Verb(Verb::Wait { pattern: Some("docs/".into()), all: true }));
+        check("wait -- --all", Command::Verb(Verb::Wait { pattern: Some("--all".into()), all: false }));
         check("verify docs/", Command::Verb(Verb::Verify { pattern: Some("docs/".into()) }));
         check("stop", Command::Verb(Verb::Stop));
         check("help", Command::Help(None));
