@@ -148,6 +148,19 @@ Examples:
 
 What is set here holds until the peer ends; up --sync says what it starts with.";
 
+const TRASH_EXAMPLES: &str = "\
+Examples:
+  potluck trash                     all of it, the latest first
+  potluck trash '*.txt'             what matches
+  potluck trash restore notes.txt   bring it back to where it stood
+
+Nothing that stands there now is replaced.";
+
+const WAIT_EXAMPLES: &str = "\
+Examples:
+  potluck wait              until this peer has everything
+  potluck wait --all docs/  until everybody who syncs has that folder";
+
 /// Share a folder, and fetch what others share, from every owner at once.
 #[derive(Debug, Parser)]
 #[command(name = "potluck", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 110)]
@@ -282,7 +295,7 @@ pub enum Action {
     /// Show or change what the running peer sends and receives at most
     #[command(after_help = LIMIT_EXAMPLES)]
     Limit {
-        /// Which limit is to be another
+        /// Which of the two to change
         #[arg(requires = "rate")]
         direction: Option<Way>,
         /// The limit from now on
@@ -291,7 +304,7 @@ pub enum Action {
     /// Show how folder sync stands, or change how the running peer syncs
     #[command(after_help = SYNC_EXAMPLES)]
     Sync {
-        /// What is to be another
+        /// What to change; without it, shows how sync stands
         change: Option<SyncWord>,
     },
     /// List names under which several versions stand
@@ -300,7 +313,7 @@ pub enum Action {
         pattern: Option<String>,
     },
     /// List what sync deleted or overwrote here, or bring it back
-    #[command(args_conflicts_with_subcommands = true)]
+    #[command(args_conflicts_with_subcommands = true, after_help = TRASH_EXAMPLES)]
     Trash {
         /// Only what matches: a part of the name, a glob, or a folder with a trailing slash
         pattern: Option<String>,
@@ -309,6 +322,7 @@ pub enum Action {
         action: Option<TrashAction>,
     },
     /// Wait until this peer holds all files of the synced folder (for scripts)
+    #[command(after_help = WAIT_EXAMPLES)]
     Wait {
         /// Only what matches: a part of the name, a glob, or a folder with a trailing slash
         pattern: Option<String>,
@@ -709,6 +723,8 @@ mod tests {
             LIMIT_EXAMPLES,
             UP_EXAMPLES,
             SYNC_EXAMPLES,
+            TRASH_EXAMPLES,
+            WAIT_EXAMPLES,
             CONFIG_EXAMPLES,
             DOCTOR_EXAMPLES,
         ] {

@@ -1,4 +1,4 @@
-//! Events as JSON for programs: `show`, `peers`, `status` and `getip` give one object, the other verbs one event a line.
+//! Events as JSON for programs: what lists or shows gives one object, the other verbs one event a line.
 //!
 //! A failure is always a last line `{"event":"failed",…}`. What cannot be shown on a terminal is written `\uXXXX`, which
 //! is the same JSON.
