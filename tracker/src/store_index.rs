@@ -2,7 +2,8 @@
 //!
 //! A row is a path with its register, and the number and epoch are those that peers were told, so that they go on where they
 //! were after a restart. Each start takes a block of numbers of its own: what the last one gave out and lost in a crash is never
-//! given to something else. Should a row be unreadable, the epoch ends, and peers bring again what they have.
+//! given to something else. Should a row be unreadable, it goes, the epoch ends, and
+//! peers bring again what they have.
 
 use potluck_common::PeerId;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -28,14 +29,18 @@ pub(crate) fn load(db: &Database) -> Result<StoredIndex, redb::Error> {
         starts
     };
     write.commit()?;
-    let (rows, intact) = read_all(db)?;
+    let (rows, unreadable) = read_all(db)?;
     let stored = db.begin_read()?.open_table(META)?.get(EPOCH)?.map(|epoch| epoch.value());
-    let epoch = match stored.filter(|_| intact) {
+    let epoch = match stored.filter(|_| unreadable.is_empty()) {
         Some(epoch) => epoch,
         None => {
             let epoch = StoredIndex::new_epoch();
             let write = db.begin_write()?;
             write.open_table(META)?.insert(EPOCH, epoch)?;
+            // Nobody can bring a path that is none, so it would end the epoch at every start.
+            for path in &unreadable {
+                write.open_table(INDEX)?.remove(path.as_str())?;
+            }
             write.commit()?;
             epoch
         }
@@ -46,9 +51,10 @@ pub(crate) fn load(db: &Database) -> Result<StoredIndex, redb::Error> {
     Ok(StoredIndex { epoch, seq: block << START_SHIFT, rows })
 }
 
-fn read_all(db: &Database) -> Result<(Vec<StoredRegister>, bool), redb::Error> {
+/// The rows, and the keys of those that are none.
+fn read_all(db: &Database) -> Result<(Vec<StoredRegister>, Vec<String>), redb::Error> {
     let table = db.begin_read()?.open_table(INDEX)?;
-    let (mut rows, mut n_bad) = (Vec::new(), 0);
+    let (mut rows, mut unreadable) = (Vec::new(), Vec::new());
     for row in table.iter()? {
         let (path, value) = row?;
         let (brought_by, seq, register) = value.value();
@@ -57,13 +63,14 @@ fn read_all(db: &Database) -> Result<(Vec<StoredRegister>, bool), redb::Error> {
                 let brought_by = PeerId::from_bytes(*brought_by);
                 rows.push(StoredRegister { path, register, seq, brought_by });
             }
-            _ => n_bad += 1,
+            _ => unreadable.push(path.value().to_owned()),
         }
     }
-    if n_bad > 0 {
+    if !unreadable.is_empty() {
+        let n_bad = unreadable.len();
         tracing::warn!(n_bad, "some of the stored index cannot be read; peers will bring it again");
     }
-    Ok((rows, n_bad == 0))
+    Ok((rows, unreadable))
 }
 
 /// Keeps the states of some paths.

@@ -236,6 +236,10 @@ fn the_index_is_kept() {
     assert_ne!(fourth.index.epoch, first.index.epoch);
     assert_eq!(fourth.index.rows.len(), 3);
     store.close();
+    // Once: with the next start it goes on.
+    let (store, fifth) = Store::open(dir.path()).unwrap();
+    assert_eq!((fifth.index.epoch, fifth.index.rows), (fourth.index.epoch, fourth.index.rows));
+    store.close();
 }
 
 /// F52: a store of before the index existed is opened as it is.
