@@ -365,8 +365,9 @@ impl Registry {
         (events, forgotten)
     }
 
-    /// When [`Registry::expire`] has something to do next.
-    pub fn next_expiry(&self) -> Option<Instant> {
+    /// When [`Registry::expire`] has something to do next. The sweep does not ask: it comes at fixed times.
+    #[cfg(test)]
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let lease = self.leases.first().map(|(until, _)| *until);
         let absent = self.absent.first().map(|(forget_at, _)| *forget_at);
         lease.into_iter().chain(absent).min()
