@@ -293,6 +293,96 @@ mod tests {
         }
     }
 
+    /// P23: thousands of hostile names, at each way in that takes a path (an announce, a tracker's list, the index of the synced
+    /// folder, what is typed): one verdict, and nothing that is accepted leads anywhere but down.
+    #[test]
+    fn a_corpus_of_hostile_names() {
+        use crate::protocol::{Entry, FileSummary, IndexEntry, Sifted};
+        use serde_json::{Value, json};
+        const FORMS: [&str; 32] = [
+            "..",
+            ".",
+            "",
+            "/",
+            "//",
+            "\\",
+            "..\\",
+            "\\\\?\\C:\\",
+            "\\\\s\\x",
+            "C:",
+            "c:/",
+            ".potluck",
+            ".POTLUCK",
+            ".potluck-tmp-1",
+            ".potluc\u{212a}",
+            ".potluckignore",
+            "\0",
+            "\n",
+            "\u{1b}[2J",
+            "\u{7f}",
+            "\u{202e}gpj",
+            "e\u{301}",
+            "CON",
+            "a:b",
+            "a.",
+            "a ",
+            "~",
+            "-rf",
+            "$(id)",
+            "<b>",
+            "%2e%2e",
+            "..%2f",
+        ];
+        // Doubled, as overlong UTF-8 would be read, as full-width look-alikes, percent-encoded once more.
+        let encodings: [fn(&str) -> String; 5] = [
+            str::to_owned,
+            |text| format!("{text}{text}"),
+            |text| text.replace('.', "\u{c0ae}").replace('/', "\u{c0af}"),
+            |text| text.replace('.', "\u{ff0e}").replace('/', "\u{ff0f}"),
+            |text| text.replace('%', "%25").replace('.', "%2e"),
+        ];
+        let places: [fn(&str, &str) -> String; 8] = [
+            |form, _| form.to_owned(),
+            |form, _| format!("a/{form}"),
+            |form, _| format!("{form}/a"),
+            |form, _| format!("a/{form}/b"),
+            |form, _| format!("a{form}"),
+            |form, _| format!("{form}a"),
+            |form, other| format!("{form}/{other}"),
+            |form, other| format!("{form}{other}"),
+        ];
+        let id = crate::ContentId::of(b"");
+        let (mut n_names, mut n_accepted) = (0, 0);
+        for form in FORMS {
+            for other in FORMS {
+                for encode in encodings {
+                    for place in &places[if other == FORMS[0] { 0 } else { 6 }..] {
+                        let name = encode(&place(form, other));
+                        let typed = name.parse::<SharePath>();
+                        let is_read = |good: bool| assert_eq!(good, typed.is_ok(), "{name:?}");
+                        let read = |item: &Value| item.to_string();
+                        is_read(
+                            serde_json::from_value::<Entry>(json!({"path": name, "content_id": id, "len": 0})).is_ok(),
+                        );
+                        let listed = read(&json!([{"path": name, "contents": []}]));
+                        is_read(serde_json::from_str::<Sifted<FileSummary>>(&listed).unwrap().n_refused == 0);
+                        let synced = read(&json!({"path": name, "register": {"seen": {}}}));
+                        is_read(serde_json::from_str::<IndexEntry>(&synced).is_ok());
+                        n_names += 1;
+                        let Ok(path) = typed else { continue };
+                        n_accepted += 1;
+                        let parts = || std::path::Path::new(path.as_str()).components();
+                        assert!(parts().all(|part| matches!(part, std::path::Component::Normal(_))), "{name:?}");
+                        assert_eq!(parts().count(), path.components().count(), "{name:?}");
+                        assert!(!name.contains(['\\', '\0']) && name.len() < 4_096, "{name:?}");
+                        assert_eq!(path.as_str(), name);
+                    }
+                }
+            }
+        }
+        assert!(n_names > 10_000 && n_accepted > 1_000 && n_accepted < n_names / 2, "{n_accepted} of {n_names}");
+    }
+
     proptest! {
         /// Whatever is accepted stays below the folder it is joined to.
         #[test]
