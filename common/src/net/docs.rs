@@ -13,9 +13,8 @@ use maud::{DOCTYPE, Markup, html};
 use serde_json::Value;
 use utoipa::openapi::OpenApi;
 
-/// What the page may load: what it came with.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
-                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+use super::page::POLICY;
+
 const STYLE: &str = include_str!("docs/style.css");
 const SCRIPT: &str = include_str!("docs/try.js");
 

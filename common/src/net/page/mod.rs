@@ -89,7 +89,8 @@ impl Render for Name<'_> {
     fn render(&self) -> Markup {
         let hides = |c: char| {
             c.is_control()
-                || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+                || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
         };
         let shown = |c: char| if hides(c) { c.escape_unicode().collect::<String>() } else { c.to_string() };
         if self.0.contains(hides) { self.0.chars().map(shown).collect::<String>().render() } else { self.0.render() }
@@ -114,6 +115,7 @@ mod tests {
         check("<script>alert(\"1\")</script>", "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;");
         check("exe.\u{202e}gpj", "exe.\\u{202e}gpj");
         check("a\u{200b}<b>", "a\\u{200b}&lt;b&gt;");
+        check("1\u{61c}2\u{fffa}", "1\\u{61c}2\\u{fffa}");
         check("crème & 日本", "crème &amp; 日本");
         let attribute = html! { a title=("\" onclick=\"x") { (name("\" onclick=\"x")) } };
         assert!(!attribute.into_string().contains("onclick=\"x"));
