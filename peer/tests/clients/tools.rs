@@ -20,7 +20,7 @@ fn command(program: &str, folder: &Path, args: &[&str]) -> Command {
 }
 
 fn skipped<T>(program: &str, why: impl std::fmt::Display) -> Option<T> {
-    eprintln!("SKIPPED: {program}: {why}");
+    crate::harness::skipped(format_args!("{program}: {why}"));
     None
 }
 

@@ -11,6 +11,8 @@ use thirtyfour::prelude::*;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::harness::skipped;
+
 /// How long the browser may take to be there.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -66,7 +68,7 @@ impl Browser {
             std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(name).is_file())
         };
         if let Some(missing) = ["chromium", "chromedriver"].into_iter().find(|name| !found(name)) {
-            skip(&format!("{missing} is not installed (apt-get install chromium chromium-driver)"));
+            skipped(format_args!("the pages: {missing} is not installed (apt-get install chromium chromium-driver)"));
             return None;
         }
         let started = tokio::time::timeout(START_TIMEOUT, Self::try_start()).await;
@@ -186,9 +188,4 @@ impl Browser {
 fn screenshots() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it lies in the target folder");
     target.join("screenshots")
-}
-
-#[allow(clippy::print_stderr)]
-fn skip(why: &str) {
-    eprintln!("SKIPPED a test of pages in a real browser: {why}");
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{Share, eventually, noise, tracker, wait_for_owners};
+use crate::harness::{Share, ended, eventually, noise, skipped, tracker, wait_for_owners};
 use crate::proxy::Proxy;
 
 /// A memory file system that goes with the test.
@@ -12,14 +12,13 @@ struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     /// `None`, and a line that says so, where this is not allowed.
-    #[allow(clippy::print_stderr)]
     fn mount(at: &Path, options: &str) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
         if mount.status().is_ok_and(|status| status.success()) {
             return Some(Self(at.to_owned()));
         }
-        eprintln!("SKIPPED: tmpfs cannot be mounted here (it takes root)");
+        skipped("a full disk: tmpfs cannot be mounted here (it takes root)");
         None
     }
 
@@ -118,7 +117,7 @@ fn f06_the_disk_fills_up() {
             assert!(held() > 8 << 20, "what came is kept: {}", held());
             mounted.remount("size=600m");
         }
-        let ended = crate::harness::ended(child);
+        let ended = ended(child);
         assert_eq!(ended.code, Some(if command_only { 6 } else { 0 }), "{ended:?}");
         if command_only {
             assert!(!share.path("big").exists());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Ended, Program, clean, ended, eventually, noise};
+use crate::harness::{Ended, Program, clean, ended, eventually, noise, skipped};
 
 /// A bridge and machines on it; all of it is gone when it is dropped.
 struct Lan {
@@ -30,7 +30,7 @@ impl Lan {
         let bridge = format!("{prefix}-bridge");
         let made = Command::new("ip").args(["netns", "add", &bridge]).stderr(Stdio::null()).status();
         if !made.is_ok_and(|status| status.success()) {
-            println!("skipped: network namespaces need root and the command ip");
+            skipped("machines that were told nothing: network namespaces need root and the command ip");
             return None;
         }
         let lan = Self { prefix, names: vec![bridge.clone()] };

@@ -34,7 +34,7 @@ fn python_with_tls(folder: &Path) -> Option<Program> {
     let has_python = with("python3", &["-c", "import ssl"]).output();
     for (program, output) in [("openssl", made), ("python3", has_python)] {
         if !output.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("SKIPPED: {program}: {output:?}");
+            crate::harness::skipped(format_args!("{program}: {output:?}"));
             return None;
         }
     }

@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Share, noise, tracker, wait_for_owners};
+use crate::harness::{Share, noise, skipped, tracker, wait_for_owners};
 
 /// Runs a program in a folder; `None` and a word if this machine does not have it.
-#[allow(clippy::print_stderr)]
 fn run(folder: &Path, program: &str, args: &[&str]) -> Option<Output> {
     let output = Command::new(program).args(args).current_dir(folder).stdin(Stdio::null()).output();
-    output.inspect_err(|error| eprintln!("SKIPPED: {program}: {error}")).ok()
+    output.inspect_err(|error| skipped(format_args!("{program}: {error}"))).ok()
 }
 
 #[test]

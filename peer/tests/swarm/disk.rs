@@ -45,6 +45,6 @@ fn quietly(command: &mut Command) -> bool {
 }
 
 fn skipped(why: &str) -> bool {
-    eprintln!("SKIPPED: {why}");
+    crate::harness::skipped(format_args!("a disk of its own: {why}"));
     false
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use potluck_common::ContentId;
 use potluck_common::protocol::SyncMode;
 
-use crate::harness::{Node, Tracker, eventually, http, noise, quick, root_with};
+use crate::harness::{Node, Tracker, eventually, http, noise, quick, root_with, skipped};
 
 /// Every label there is: all take their values from fixed lists.
 const LABELS: [&str; 9] = ["event", "holds", "le", "reason", "result", "route", "state", "status", "version"];
@@ -81,8 +81,7 @@ fn lint(text: &str) {
         command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     };
     let Ok(mut promtool) = piped(Command::new("promtool")) else {
-        eprintln!("SKIPPED promtool check metrics: not installed (apt-get install prometheus)");
-        return;
+        return skipped("promtool check metrics: not installed (apt-get install prometheus)");
     };
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let said = promtool.wait_with_output().unwrap();
