@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use potluck_common::ContentId;
 use potluck_peer::config::Config;
+use potluck_peer::limit::schedule::Limit;
+use potluck_peer::verb::{Direction, LimitChange, Verb};
 use serde_json::{Value, json};
 
 use browser::{Browser, Scheme, Width};
@@ -102,7 +104,8 @@ async fn pages_in_a_real_browser() {
     let _berta = Node::start(&tracker, "berta", &shared[..10]).await;
     tracker.wait_for_owners(ContentId::of(&data), 2).await;
     let slow = |share: &std::path::Path| Config {
-        limit_down: "1M".parse().unwrap(),
+        // Too slow to end before all has been looked at; then it is lifted.
+        limit_down: "512K".parse().unwrap(),
         ..quick(share, &tracker.url, "<b>a peer with a long name")
     };
     let leecher = Node::start_on(root_with(&[("soup.txt", b"soup")]), slow).await.unwrap();
@@ -192,6 +195,7 @@ async fn escaped(browser: &Browser, tracker: &Tracker) {
 }
 
 /// While a download runs at its limit, the page of the file fills, and the others show what moves; nothing is loaded anew.
+/// At the end the limit is lifted.
 async fn filling(browser: &Browser, tracker: &Tracker, leecher: &Node) {
     browser.run("window.same = true").await;
     let held = "return [...document.querySelectorAll('.holders li:first-child rect')]
@@ -221,6 +225,8 @@ async fn filling(browser: &Browser, tracker: &Tracker, leecher: &Node) {
     until(browser, "from whom", givers, |n| n.as_u64() > Some(0)).await;
     look_at(browser, "peer-fetching").await;
     assert_eq!(browser.complaints().await, [""; 0]);
+    let change = LimitChange { direction: Direction::Down, limit: Limit::OFF };
+    leecher.run(Verb::Limit { change: Some(change) }).await.1.unwrap();
 }
 
 /// The policy forbids what no page has, and what it forbids is told: so its silence in all other tests means something.
