@@ -147,7 +147,7 @@ impl Executor {
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Failed> {
         let filter = filter("wait", pattern)?;
-        let me = self.downloads.who.peer_id();
+        let mut has_looked = false;
         let mut n_looks = 0u32;
         loop {
             let status = self.sync_status().await?;
@@ -156,9 +156,19 @@ impl Executor {
                     "Switch it on with sync both; what was asked for with download is here when download returns.";
                 return Err(Failed::new(FailureKind::Usage, "this peer does not sync", hint));
             }
+            if !has_looked {
+                self.look_everywhere().await?;
+                has_looked = true;
+                continue;
+            }
+            // In this order: at rest, it has given out all that it has seen; that told, the tracker's answer counts it.
+            let is_told = status.n_to_do == 0 && status.n_held == 0 && self.ask_sync(Ask::IsTold).await?;
             let mut lacks = self.lacks(&filter).await?;
+            let me = self.downloads.who.peer_id();
+            // A tracker that began anew just now, or another than the one that was told, may not know of us yet.
+            let knows_us = lacks.iter().any(|(peer, _)| peer.peer_id == me);
             lacks.retain(|(peer, lack)| lack.n_files > 0 && (all || peer.peer_id == me));
-            if lacks.is_empty() && status.n_to_do == 0 && status.n_held == 0 {
+            if lacks.is_empty() && is_told && knows_us {
                 return Ok(());
             }
             if !lacks.is_empty() && n_looks.is_multiple_of(SAY_EVERY) {
@@ -169,6 +179,17 @@ impl Executor {
             n_looks = n_looks.wrapping_add(1);
             tokio::time::sleep(WAIT_AGAIN).await;
         }
+    }
+
+    /// Has all of the folder looked at, so that what was written before this is waited for, noticed or not: first a scan, after
+    /// which every file is hashed or waits for it, then a look of the task that syncs, which is not at rest before all that it sees
+    /// has been hashed.
+    async fn look_everywhere(&self) -> Result<(), Failed> {
+        if !self.look_again.everywhere().await {
+            let hint = "The log says why; then run the same command again.";
+            return Err(Failed::new(FailureKind::Failed, "the share folder cannot be looked at", hint));
+        }
+        self.ask_sync(Ask::Look).await
     }
 
     /// What each peer that syncs lacks, as the tracker knows it.

@@ -81,7 +81,8 @@ pub enum Verb {
         /// Paths where they stood (the latest that stood there is meant), or what they are called in the trash.
         items: Vec<String>,
     },
-    /// Wait until we hold what the synced folder holds: [`Event::Lacking`] now and then.
+    /// Wait until we hold what the synced folder holds, with what stood in our share folder when this was asked, noticed or not:
+    /// [`Event::Lacking`] now and then.
     Wait {
         /// Only what matches.
         pattern: Option<String>,

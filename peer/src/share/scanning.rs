@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use potluck_common::SharePath;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ pub struct Scanning {
     pub started: Instant,
     /// What it has found so far.
     pub seen: BTreeSet<SharePath>,
+    /// Told when it is over and was complete.
+    pub told: Vec<oneshot::Sender<()>>,
 }
 
 /// What comes next of a scan.
@@ -45,8 +47,13 @@ pub enum Step {
 }
 
 impl Scanning {
-    /// Starts a scan of the whole folder, which stops early when `ending` is cancelled.
-    pub fn start(folder: Arc<ShareFolder>, rules: Arc<IgnoreRules>, ending: CancellationToken) -> Self {
+    /// Starts a scan of the whole folder, which stops early when `ending` is cancelled; these have asked for it.
+    pub fn start(
+        folder: Arc<ShareFolder>,
+        rules: Arc<IgnoreRules>,
+        told: Vec<oneshot::Sender<()>>,
+        ending: CancellationToken,
+    ) -> Self {
         let (sender, batches) = mpsc::channel::<Batch>(SCAN_AHEAD);
         let report = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::with_capacity(SCAN_BATCH);
@@ -58,7 +65,7 @@ impl Scanning {
             let _closed = sender.blocking_send(batch);
             report
         });
-        Self { batches, report, started: Instant::now(), seen: BTreeSet::new() }
+        Self { batches, report, started: Instant::now(), seen: BTreeSet::new(), told }
     }
 
     /// The next step. It may be given up and asked for again; after [`Step::Over`] there is none.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use potluck_common::share_path::IGNORE_FILE;
 use potluck_common::{ChunkMap, SharePath};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -54,14 +54,28 @@ pub struct SharingState {
     pub ignored: watch::Sender<Arc<IgnoreRules>>,
 }
 
-/// Asks for a look at one path, for example because a request found the file changed.
+/// Asks for a look, at one path, for example because a request found the file changed, or at everything.
 #[derive(Debug, Clone)]
-pub struct LookAgain(mpsc::Sender<SharePath>);
+pub struct LookAgain(mpsc::Sender<Wish>);
+
+/// What is to be looked at.
+#[derive(Debug)]
+enum Wish {
+    At(SharePath),
+    Everything(oneshot::Sender<()>),
+}
 
 impl LookAgain {
     /// Never waits; when too many ask at once, the rescan will do.
     pub fn at(&self, path: SharePath) {
-        let _full = self.0.try_send(path);
+        let _full = self.0.try_send(Wish::At(path));
+    }
+
+    /// Waits for a scan that begins from now on: what stood in the folder before is shared after it, or waits to be hashed. Whether
+    /// the scan was complete.
+    pub async fn everywhere(&self) -> bool {
+        let (told, over) = oneshot::channel();
+        self.0.send(Wish::Everything(told)).await.is_ok() && over.await.is_ok()
     }
 }
 
@@ -70,7 +84,7 @@ const LOOKS: usize = 64;
 
 /// The receiving end of [`LookAgain`].
 #[derive(Debug)]
-pub struct Looks(mpsc::Receiver<SharePath>);
+pub struct Looks(mpsc::Receiver<Wish>);
 
 /// Makes a pair.
 pub fn looks() -> (LookAgain, Looks) {
@@ -118,6 +132,8 @@ impl Sharing {
         let mut hashing = JoinSet::<Vec<Hashed>>::new();
         let mut next_scan = Instant::now();
         let mut scanning: Option<Scanning> = None;
+        // Who asked for a scan that has not begun yet.
+        let mut asked = Vec::new();
         // When the hints that have come are looked at.
         let mut next_look: Option<Instant> = None;
         let mut cache_flush = tokio::time::interval(CACHE_FLUSH);
@@ -160,8 +176,15 @@ impl Sharing {
                 () = changed(watch.as_ref()), if next_look.is_none() => {
                     next_look = Some(Instant::now() + self.config.watch_coalesce);
                 }
-                Some(path) = self.looks.0.recv() => {
-                    if self.look_at(&[path], &mut queue).await {
+                Some(wish) = self.looks.0.recv() => {
+                    let everything = match wish {
+                        Wish::At(path) => self.look_at(&[path], &mut queue).await,
+                        Wish::Everything(told) => {
+                            asked.push(told);
+                            true
+                        }
+                    };
+                    if everything {
                         next_scan = Instant::now();
                     }
                 }
@@ -169,8 +192,12 @@ impl Sharing {
                 step = next_step(&mut scanning) => match step {
                     Step::Found(batch) => self.note(batch, &mut queue),
                     Step::Over(report) => {
-                        let Some(Scanning { seen, started, .. }) = scanning.take() else { continue };
-                        self.on_scanned(report, &seen, &mut queue, &shutdown);
+                        let Some(Scanning { seen, started, told, .. }) = scanning.take() else { continue };
+                        if self.on_scanned(report, &seen, &mut queue, &shutdown) {
+                            for told in told {
+                                let _gone = told.send(());
+                            }
+                        }
                         let pause = self.config.rescan_interval.max(started.elapsed() * SCAN_SHARE);
                         // Unless more was asked for while it ran.
                         if next_scan <= started {
@@ -196,7 +223,8 @@ impl Sharing {
                         }
                     }
                     if scanning.is_none() && next_scan <= now {
-                        scanning = Some(Scanning::start(self.folder.clone(), self.rules(), shutdown.clone()));
+                        let told = std::mem::take(&mut asked);
+                        scanning = Some(Scanning::start(self.folder.clone(), self.rules(), told, shutdown.clone()));
                     }
                 }
             }
@@ -286,26 +314,29 @@ impl Sharing {
         }
     }
 
+    /// A scan is over; whether it was complete.
     fn on_scanned(
         &self,
         report: Result<io::Result<ScanReport>, JoinError>,
         seen: &BTreeSet<SharePath>,
         queue: &mut HashQueue,
         shutdown: &CancellationToken,
-    ) {
+    ) -> bool {
         match report {
             // What was not seen may well be there.
-            Ok(Ok(_)) if shutdown.is_cancelled() => {}
+            Ok(Ok(_)) if shutdown.is_cancelled() => return false,
             Ok(Ok(report)) => {
                 self.report(&report);
                 self.take_rules(report.rules, queue);
                 self.forget_unseen(seen, queue);
                 self.changes.note_everything();
                 self.state.scanned.send_replace(true);
+                return true;
             }
             Ok(Err(error)) => tracing::error!(%error, "cannot read the share folder; what was shared stays listed"),
             Err(error) => tracing::error!(%error, "the scan failed"),
         }
+        false
     }
 
     fn forget_unseen(&self, seen: &BTreeSet<SharePath>, queue: &mut HashQueue) {

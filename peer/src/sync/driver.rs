@@ -63,6 +63,10 @@ pub enum Ask {
     Change(SyncChange, oneshot::Sender<()>),
     /// Names under which several versions stand.
     Conflicts(oneshot::Sender<Vec<Conflict>>),
+    /// Everything in the folder is to be looked at anew; answered at once, and from then on it is not at rest before that is over.
+    Look(oneshot::Sender<()>),
+    /// Whether trackers have acknowledged all that we know: see [`Syncing::is_told`].
+    IsTold(oneshot::Sender<bool>),
 }
 
 /// Everything the task works with.
@@ -116,6 +120,10 @@ impl Driver {
                 Some(ask) = self.asks.recv() => match ask {
                     Ask::Status(answer) => drop(answer.send(SyncStatus::off())),
                     Ask::Conflicts(answer) => drop(answer.send(Vec::new())),
+                    Ask::Look(answer) => {
+                        let _gone = answer.send(());
+                    }
+                    Ask::IsTold(answer) => drop(answer.send(false)),
                     Ask::Change(change, answer) => {
                         if let SyncChange::Mode(mode) = change {
                             self.mode = Some(mode);
@@ -488,6 +496,13 @@ impl Syncing<'_> {
         match ask {
             Ask::Status(answer) => drop(answer.send(self.status())),
             Ask::Conflicts(answer) => drop(answer.send(self.conflicts())),
+            Ask::Look(answer) => {
+                // What was noted is part of everything.
+                drop(self.driver.changes.take());
+                self.looking.want_all();
+                let _gone = answer.send(());
+            }
+            Ask::IsTold(answer) => drop(answer.send(self.is_told())),
             Ask::Change(change, answer) => {
                 match change {
                     SyncChange::Mode(mode) => {
@@ -514,6 +529,19 @@ impl Syncing<'_> {
                 let _gone = answer.send(());
             }
         }
+    }
+
+    /// Whether each tracker that takes our announces, and one at least, has acknowledged all that we know of the folder.
+    /// What waits to be saved is not known yet: this says something of a folder at rest.
+    fn is_told(&self) -> bool {
+        let is_told = |member: &Member| {
+            let source = self.sources.get(&follow::Source::Tracker(member.tracker.base().clone()));
+            let has_all = |source| self.told_all.contains(&source) && !self.machine.is_lacking(source);
+            source.is_some_and(has_all) && member.push.is_answered()
+        };
+        let is_there = |member: &&Member| !member.is_silent() && !member.push.is_deaf();
+        let there: Vec<_> = self.members.iter().filter(is_there).collect();
+        !there.is_empty() && there.into_iter().all(is_told)
     }
 
     /// Where something was mounted that is not to be mounted any more.

@@ -114,6 +114,17 @@ impl PushQueue {
         self.life.subscribe()
     }
 
+    /// Whether the tracker has answered all that was pushed, be it that it refused some.
+    pub fn is_answered(&self) -> bool {
+        let inner = self.lock();
+        inner.waiting.is_empty() && inner.sent.is_empty()
+    }
+
+    /// Whether the tracker keeps no index.
+    pub fn is_deaf(&self) -> bool {
+        self.lock().is_deaf
+    }
+
     /// What the tracker does not take, as of `now`; a writer who has yet to speak is given some time for it.
     pub fn refusals(&self, now: Instant) -> Option<Refusals> {
         let inner = self.lock();
@@ -253,13 +264,15 @@ mod tests {
         // Written again while the first is on its way; then the request fails.
         queue.push([entry("b", 2)]);
         queue.give_back();
+        assert!(!queue.is_answered());
         check_page(&queue, now, &[entry("a", 1), entry("b", 2)]);
         queue.push([entry("c", 1)]);
         queue.settle(&reply(7, &[]), now);
-        assert!(queue.has_more(now));
+        assert!(queue.has_more(now) && !queue.is_answered());
         check_page(&queue, now, &[entry("c", 1)]);
+        assert!(!queue.is_answered(), "it is on its way");
         queue.settle(&reply(7, &[]), now);
-        assert!(!queue.has_more(now) && *queue.life().borrow() == 7);
+        assert!(!queue.has_more(now) && queue.is_answered() && *queue.life().borrow() == 7);
         // What the tracker tells of itself need not be pushed; an older state of it says nothing.
         queue.push([entry("a", 5), entry("b", 5)]);
         queue.covered(&"a".parse().unwrap(), &entry("a", 5).register);

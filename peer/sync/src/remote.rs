@@ -100,6 +100,11 @@ impl Machine {
         saved.take(limit).filter_map(|path| self.index.entry(path)).collect()
     }
 
+    /// Whether a source lacks something that we know.
+    pub fn is_lacking(&self, source: Source) -> bool {
+        self.outbox.lacks(source).next().is_some()
+    }
+
     /// A source has taken these.
     pub fn on_pushed(&mut self, source: Source, entries: &[IndexEntry]) {
         for entry in entries {

@@ -115,6 +115,40 @@ async fn one_folder_on_three_peers() {
     }
 }
 
+/// For scripts: what was written just before `wait --all`, in new folders too, is everywhere when that returns. (It used to count
+/// only what had been noticed, and so returned at once.)
+#[tokio::test(flavor = "multi_thread")]
+async fn wait_counts_what_nobody_has_noticed_yet() {
+    let tracker = Tracker::start().await;
+    // As slow to notice as outside tests.
+    let unhurried = |share: &Path, name: &str| {
+        let Config { settle, watch_coalesce, announce_coalesce, .. } = Config::default();
+        let quick = quick(share, &tracker.url, name);
+        Config { sync: Some(SyncMode::Both), settle, watch_coalesce, announce_coalesce, ..quick }
+    };
+    let a = Node::start_on(root_with(&[]), |share| unhurried(share, "a")).await.unwrap();
+    let b = Node::start_on(root_with(&[]), |share| unhurried(share, "b")).await.unwrap();
+    settled(&[&a, &b], "both are there", Tree::is_empty).await;
+    for round in 0..5 {
+        for n in 0..20 {
+            let data = format!("{round} {n}");
+            crate::harness::write(a.peer.share(), &format!("new {round}/{}/{n}", n % 3), data.as_bytes());
+            // Edited each time, too.
+            crate::harness::write(a.peer.share(), &n.to_string(), data.as_bytes());
+        }
+        let (_, outcome) = a.run(Verb::Wait { pattern: None, all: true }).await;
+        outcome.unwrap();
+        let (here, there) = (tree(a.peer.share()), tree(b.peer.share()));
+        // With what came back.
+        assert_eq!(here.values().flatten().count(), 20 * (round + 2) + usize::from(round > 0));
+        assert!(here == there, "round {round}: {} of {} are there", there.len(), here.len());
+        std::fs::write(b.peer.share().join("back"), round.to_string()).unwrap();
+        let (_, outcome) = b.run(Verb::Wait { pattern: Some("back".into()), all: true }).await;
+        outcome.unwrap();
+        assert_eq!(text(&tree(a.peer.share()), "back"), Some(round.to_string().as_bytes()));
+    }
+}
+
 /// Renamed by another peer while it was on its way here, and then this peer ended: the download went on by itself at the old name,
 /// and from there the file was everybody's again under both.
 #[tokio::test(flavor = "multi_thread")]
