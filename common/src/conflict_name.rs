@@ -20,17 +20,26 @@ const MARK: char = '~';
 const IGNORE_FILE_STEM: &str = "_.potluckignore";
 const DIGITS_A_STEP: usize = 8;
 
-/// How many digits a conflict name has: eight at first, eight more whenever the name is taken. After all 64, a number.
+/// No conflict name that was shortened is shorter: at most the bytes of one character but one are cut off with it.
+const MIN_SHORTENED_LEN: usize = MAX_COMPONENT_LEN - 3;
+/// No name that is shortened in its conflict name is shorter: with the separator, all digits and the longest number a shorter
+/// one has room.
+const MIN_LONG_LEN: usize = MAX_COMPONENT_LEN - SEPARATOR.len() - 2 * ContentId::LEN - "-4294967295".len();
+
+/// How many digits a conflict name has: eight at first, eight more whenever the name is taken. After all 64, a number, and
+/// soon an end: only who wants to hold everybody up takes so many names of one copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Step(u32);
 
 impl Step {
     const ALL_DIGITS: u32 = 7;
+    /// How many there are.
+    pub const COUNT: u32 = 32;
 
-    /// The next one to try.
+    /// The next one to try; none after the last.
     #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    pub const fn next(self) -> Option<Self> {
+        if self.0 + 1 < Self::COUNT { Some(Self(self.0 + 1)) } else { None }
     }
 
     /// How many digits of the content id it shows.
@@ -60,8 +69,13 @@ pub fn conflict_name(origin: &SharePath, content_id: &ContentId, step: Step) -> 
 pub enum Original {
     /// This path.
     Path(SharePath),
-    /// A path that begins so, in the same folder; which one, [`is_conflict_name_of`] tells.
-    BeginsWith(String),
+    /// The path in the same folder whose name has this mark ([`mark_of`]), if [`is_conflict_name_of`] says so too.
+    Marked(String),
+}
+
+/// The mark in the shortened conflict names of a name; `None` if it is not so long that any is shortened.
+pub fn mark_of(name: &str) -> Option<String> {
+    (name.len() >= MIN_LONG_LEN).then(|| mark(name))
 }
 
 /// Reads a conflict name back; nothing for an ordinary name.
@@ -73,8 +87,8 @@ pub fn original(path: &SharePath) -> Option<Original> {
         None => (split_digits(name)?, None),
     };
     let folder = path.as_str().strip_suffix(name).expect("a path ends with its name");
-    if let Some(kept) = split_mark(rest) {
-        return Some(Original::BeginsWith(format!("{folder}{kept}")));
+    if let Some(mark) = split_mark(rest).filter(|_| name.len() >= MIN_SHORTENED_LEN) {
+        return Some(Original::Marked(mark.to_owned()));
     }
     let original = match extension {
         None if rest == IGNORE_FILE_STEM => IGNORE_FILE.to_owned(),
@@ -102,13 +116,21 @@ fn name_with(name: &str, digits: &str) -> String {
         Some(extension) => format!("{SEPARATOR}{digits}.{extension}"),
         None => format!("{SEPARATOR}{digits}"),
     };
-    if stem.len() + tail.len() <= MAX_COMPONENT_LEN {
+    let len = stem.len() + tail.len();
+    // One that ends like a mark gets its own, or it could have the conflict names of the name that the mark is of.
+    let looks_shortened = len >= MIN_SHORTENED_LEN && split_mark(stem).is_some();
+    if len <= MAX_COMPONENT_LEN && !looks_shortened {
         return format!("{stem}{tail}");
     }
-    let mut mark = blake3::hash(name.as_bytes()).to_hex().to_string();
-    mark.truncate(MARK_DIGITS);
+    let mark = mark(name);
     let room = MAX_COMPONENT_LEN - tail.len() - mark.len() - MARK.len_utf8();
     format!("{}{MARK}{mark}{tail}", &stem[..stem.floor_char_boundary(room)])
+}
+
+fn mark(name: &str) -> String {
+    let mut mark = blake3::hash(name.as_bytes()).to_hex().to_string();
+    mark.truncate(MARK_DIGITS);
+    mark
 }
 
 /// Stem and extension: what follows the last dot, unless that is the first character or too much follows.
@@ -133,8 +155,8 @@ fn split_digits(text: &str) -> Option<&str> {
 }
 
 fn split_mark(rest: &str) -> Option<&str> {
-    let (kept, mark) = rest.rsplit_once(MARK)?;
-    (mark.len() == MARK_DIGITS && mark.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(kept)
+    let (_, mark) = rest.rsplit_once(MARK)?;
+    (mark.len() == MARK_DIGITS && mark.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(mark)
 }
 
 #[cfg(test)]
@@ -182,7 +204,7 @@ mod tests {
             let name = conflict_name(&path("a.b"), &content(), step).unwrap();
             assert_eq!(name.as_str(), format!("a.conflict-{}.b", "abababab".repeat(n)));
             assert_eq!(original(&name), Some(Original::Path(path("a.b"))));
-            step = step.next();
+            step = step.next().unwrap();
         }
         let name = conflict_name(&path("a.b"), &content(), step).unwrap();
         assert_eq!(name.as_str(), format!("a.conflict-{}-2.b", "ab".repeat(32)));
@@ -198,22 +220,38 @@ mod tests {
         for (name, origin, other) in [(&names[0], &a, &b), (&names[1], &b, &a)] {
             assert!(name.file_name().len() <= MAX_COMPONENT_LEN);
             assert!(is_conflict_name_of(name, origin) && !is_conflict_name_of(name, other));
-            let Some(Original::BeginsWith(start)) = original(name) else { panic!("{name}") };
-            assert!(origin.as_str().starts_with(&start));
+            assert_eq!(original(name), Some(Original::Marked(mark_of(origin.file_name()).unwrap())));
+        }
+    }
+
+    /// A name made to be what a long one is shortened to shares no conflict name with it; what is too short to have been
+    /// shortened is not looked for by its mark.
+    #[test]
+    fn names_that_look_shortened() {
+        let mark = "0123456789abcdef".repeat(2);
+        check(&format!("d/~{mark}"), &format!("d/~{mark}.conflict-abababab"));
+        for character in ["x", "é", "\u{1f372}"] {
+            let long = path(&format!("d/{}.txt", character.repeat(250 / character.len())));
+            let name = conflict_name(&long, &content(), Step::default()).unwrap();
+            let made = path(&name.as_str().replace(".conflict-abababab", ""));
+            assert!(is_conflict_name_of(&name, &long) && !is_conflict_name_of(&name, &made), "{name}");
+            let other = conflict_name(&made, &content(), Step::default()).unwrap();
+            assert_ne!(name, other);
+            assert_eq!(original(&other), Some(Original::Marked(mark_of(made.file_name()).unwrap())));
         }
     }
 
     proptest! {
         /// Whatever the name: there is a conflict name, it is read back, and no other path has it.
         #[test]
-        fn read_back(stem in "[a.~-]{0,4}(conflict-)?[0a]{0,8}", rest in "[a.é]{0,250}", step in 0u32..10) {
+        fn read_back(stem in "[a.~-]{0,4}(conflict-)?[0a]{0,8}", rest in "[a.é]{0,250}(~[0a]{32})?", step in 0..Step::COUNT) {
             let text = format!("{stem}{rest}");
             if let Ok(origin) = text.parse::<SharePath>() {
                 let name = conflict_name(&origin, &content(), Step(step)).unwrap();
                 prop_assert!(is_conflict_name_of(&name, &origin));
                 match original(&name).unwrap() {
                     Original::Path(read) => prop_assert_eq!(read, origin),
-                    Original::BeginsWith(start) => prop_assert!(origin.as_str().starts_with(&start)),
+                    Original::Marked(mark) => prop_assert_eq!(mark_of(origin.file_name()), Some(mark)),
                 }
             }
         }

@@ -6,7 +6,7 @@
 //! content stands beside it under its conflict name, the first that is free: no other content of the path shares the
 //! digits, and nothing lives at or below that name. Conflict copies have no registers of their own.
 //!
-//! Nothing here goes through the index: one path costs a few look-ups, and [`affected`] names the few paths whose places
+//! Nothing here goes through the index: one path costs a few look-ups, a copy [`Step::COUNT`] at most, and [`affected`] names the few paths whose places
 //! a change can have altered.
 //!
 //! Invariant: no two places have one real path, and what lies above a place is a folder.
@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::conflict_name::{Original, Step, conflict_name, is_conflict_name_of, original};
+use crate::conflict_name::{Original, Step, conflict_name, is_conflict_name_of, mark_of, original};
 use crate::id::ContentId;
 use crate::register::{Dot, FileValue, Register, Value};
 use crate::share_path::{MAX_COMPONENT_LEN, MAX_PATH_LEN, SharePath};
@@ -28,8 +28,9 @@ pub trait Registers {
     fn register(&self, path: &SharePath) -> Option<&Register>;
     /// Whether anything lives below it.
     fn is_above_life(&self, path: &SharePath) -> bool;
-    /// The known paths from this text on, in order.
-    fn paths_from<'a>(&'a self, text: &str) -> Box<dyn Iterator<Item = &'a SharePath> + 'a>;
+    /// The known path in this folder whose name has this mark in shortened conflict names
+    /// ([`mark_of`](crate::conflict_name::mark_of)).
+    fn marked(&self, folder: Option<&SharePath>, mark: &str) -> Option<SharePath>;
 
     /// Whether a live version stands at this path, or anything lives below it.
     fn is_occupied(&self, path: &SharePath) -> bool {
@@ -37,7 +38,7 @@ pub trait Registers {
     }
 }
 
-/// A plain map: for tests and small indices, since it looks for life below a path one by one.
+/// A plain map: for tests and small indices, since it looks for life below a path, and for marks, one by one.
 impl Registers for BTreeMap<SharePath, Register> {
     fn register(&self, path: &SharePath) -> Option<&Register> {
         self.get(path)
@@ -50,8 +51,11 @@ impl Registers for BTreeMap<SharePath, Register> {
             .any(|(_, register)| !register.is_tombstone())
     }
 
-    fn paths_from<'a>(&'a self, text: &str) -> Box<dyn Iterator<Item = &'a SharePath> + 'a> {
-        Box::new(self.range::<str, _>((Bound::Included(text), Bound::Unbounded)).map(|(path, _)| path))
+    fn marked(&self, folder: Option<&SharePath>, mark: &str) -> Option<SharePath> {
+        let is_it = |path: &&SharePath| {
+            path.parent().as_ref() == folder && mark_of(path.file_name()).is_some_and(|other| other == mark)
+        };
+        self.keys().find(is_it).cloned()
     }
 }
 
@@ -96,36 +100,42 @@ pub fn places(index: &impl Registers, origin: &SharePath) -> Vec<Place> {
     }
     let has_name = places.first().and_then(|place| place.value.file()).map(|file| file.content_id);
     let ids: Vec<_> = files.keys().copied().collect();
-    for (id, (file, dots)) in files {
+    for (at, (id, (file, dots))) in files.into_iter().enumerate() {
         if Some(id) == has_name {
             continue;
         }
-        if let Some(real) = free_name(index, origin, &id, &ids) {
+        // In order, so none is more alike than a neighbour.
+        let neighbours = [at.checked_sub(1), Some(at + 1)].into_iter().flatten().filter_map(|at| ids.get(at));
+        let n_alike = neighbours.map(|other| n_alike(&id, other)).max().unwrap_or(0);
+        if let Some(real) = free_name(index, origin, &id, n_alike) {
             places.push(place(real, Value::File(file), dots));
         }
     }
     places
 }
 
-/// The conflict name of a content; `ids` are those of all contents of the path.
-fn free_name(index: &impl Registers, origin: &SharePath, id: &ContentId, ids: &[ContentId]) -> Option<SharePath> {
-    let shares = |step: Step| {
-        let n_bytes = step.n_digits() / 2;
-        ids.iter().any(|other| other != id && other.as_bytes()[..n_bytes] == id.as_bytes()[..n_bytes])
-    };
-    let mut step = Step::default();
-    loop {
-        if !shares(step) {
-            let name = conflict_name(origin, id, step)?;
+/// How many bytes two ids begin with alike.
+fn n_alike(a: &ContentId, b: &ContentId) -> usize {
+    a.as_bytes().iter().zip(b.as_bytes()).take_while(|(a, b)| a == b).count()
+}
+
+/// The conflict name of a content that shares its first `n_alike` bytes with another one of the path. `None` if all are taken,
+/// which only happens to who is meant harm: the version is known on, and has its place once a name is free.
+fn free_name(index: &impl Registers, origin: &SharePath, id: &ContentId, n_alike: usize) -> Option<SharePath> {
+    let mut step = Some(Step::default());
+    while let Some(now) = step {
+        if now.n_digits() / 2 > n_alike {
+            let name = conflict_name(origin, id, now)?;
             if !index.is_occupied(&name) {
                 return Some(name);
             }
         }
-        step = step.next();
+        step = now.next();
     }
+    None
 }
 
-/// The known paths that a path is a conflict name of: one at most, but for names made to look so.
+/// The known path that a path is a conflict name of: one at most.
 pub fn originals(index: &impl Registers, path: &SharePath) -> Vec<SharePath> {
     match original(path) {
         None => Vec::new(),
@@ -136,12 +146,10 @@ pub fn originals(index: &impl Registers, path: &SharePath) -> Vec<SharePath> {
                 Vec::new()
             }
         }
-        Some(Original::BeginsWith(start)) => index
-            .paths_from(&start)
-            .take_while(|origin| origin.as_str().starts_with(&start))
-            .filter(|origin| is_conflict_name_of(path, origin))
-            .cloned()
-            .collect(),
+        Some(Original::Marked(mark)) => {
+            let marked = index.marked(path.parent().as_ref(), &mark);
+            marked.into_iter().filter(|origin| is_conflict_name_of(path, origin)).collect()
+        }
     }
 }
 
@@ -160,6 +168,7 @@ pub fn affected(index: &impl Registers, path: &SharePath, turned: &[SharePath]) 
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::BTreeSet;
 
     use super::*;
@@ -239,6 +248,70 @@ mod tests {
         let places = places(&index, &path("a"));
         assert_eq!(places[0].dots, [dot(1), dot(3)]);
         assert_eq!(places[1].dots, [dot(2)]);
+    }
+
+    /// An index that counts what it is asked.
+    struct Counting(Index, Cell<u32>);
+
+    impl Registers for Counting {
+        fn register(&self, path: &SharePath) -> Option<&Register> {
+            self.1.set(self.1.get() + 1);
+            self.0.register(path)
+        }
+
+        fn is_above_life(&self, path: &SharePath) -> bool {
+            self.1.set(self.1.get() + 1);
+            self.0.is_above_life(path)
+        }
+
+        fn marked(&self, folder: Option<&SharePath>, mark: &str) -> Option<SharePath> {
+            self.1.set(self.1.get() + 1);
+            self.0.marked(folder, mark)
+        }
+    }
+
+    /// S01: somebody who takes name after name of a copy keeps nobody busy for longer and longer. Without an end this asked
+    /// once for each name taken, and with each change of each.
+    #[test]
+    fn whoever_takes_many_names_makes_no_work() {
+        let content_id = ContentId::from_bytes([1; 32]);
+        let mut index = index(&[("a", file(1, 5)), ("a", file(2, 6))]);
+        let mut last = None;
+        for step in std::iter::successors(Some(Step::default()), |step| step.next()) {
+            let name = conflict_name(&path("a"), &content_id, step).unwrap();
+            index.entry(name.clone()).or_default().write(dot(1), &[], file(3, 1));
+            last = Some(name);
+        }
+        for n in Step::COUNT..1_000 {
+            let name = path(&format!("a.conflict-{content_id}-{n}"));
+            index.entry(name).or_default().write(dot(1), &[], file(3, 1));
+        }
+        let mut index = Counting(index, Cell::new(0));
+        let reals =
+            |index: &Counting| places(index, &path("a")).into_iter().map(|place| place.real).collect::<Vec<_>>();
+        assert_eq!(reals(&index), [path("a")]);
+        assert!(index.1.get() <= 2 * Step::COUNT + 4, "{} looks", index.1.get());
+        // It has its place again as soon as there is one.
+        let last = last.unwrap();
+        index.0.get_mut(&last).unwrap().remove(&[dot(1)]);
+        assert_eq!(affected(&index, &last, &[]), [last.clone(), path("a")]);
+        assert_eq!(reals(&index), [path("a"), last]);
+    }
+
+    /// A name that looks like a shortened one, beside many others.
+    #[test]
+    fn an_original_is_not_looked_for_one_by_one() {
+        let long = |n: u32| format!("d/{}{n:04}", "x".repeat(246));
+        let mut index = Index::new();
+        for n in 0..300 {
+            index.entry(path(&long(n))).or_default().write(dot(1), &[], file(3, 1));
+        }
+        let origin = path(&long(7));
+        let name = conflict_name(&origin, &ContentId::from_bytes([1; 32]), Step::default()).unwrap();
+        let index = Counting(index, Cell::new(0));
+        assert_eq!(originals(&index, &name), [origin]);
+        assert_eq!(originals(&index, &path(&format!("d/~{}.conflict-01010101", "0".repeat(32)))), []);
+        assert!(index.1.get() <= 4, "{} looks", index.1.get());
     }
 
     /// No real path twice, folders above everything, and only `affected` paths move: over random changes.

@@ -21,7 +21,7 @@ pub struct Part {
     pub files: Vec<MatrixFile>,
     /// Where to go on; `None`: there are no more paths.
     pub next: Option<SharePath>,
-    /// What it took: a path, and each peer of each file.
+    /// What it took: a path, or each of its versions, and each peer of each file.
     pub n_looks: usize,
 }
 
@@ -44,7 +44,7 @@ pub fn part(
     };
     let (mut files, mut n_looks) = (Vec::new(), 0);
     for (path, register) in index.from(from).take_while(|(path, _)| path.as_str().starts_with(folder)) {
-        n_looks += 1;
+        n_looks += register.live().len().max(1);
         let may_match = path.as_str().starts_with(prefix) || register.live().len() > 1 || index.is_folder(path);
         if may_match && !register.is_tombstone() {
             for place in places(index, path) {

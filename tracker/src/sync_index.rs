@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use potluck_common::conflict_name::mark_of;
 use potluck_common::occupancy::Occupancy;
 use potluck_common::projection::Registers;
 use potluck_common::protocol::{
@@ -280,8 +281,12 @@ impl Registers for SyncIndex {
         self.occupancy.is_above_life(path)
     }
 
-    fn paths_from<'a>(&'a self, text: &str) -> Box<dyn Iterator<Item = &'a SharePath> + 'a> {
-        Box::new(self.from(Bound::Included(text)).map(|(path, _)| path))
+    /// Only who lays out a folder asks for the originals of a path often; here nobody does.
+    fn marked(&self, folder: Option<&SharePath>, mark: &str) -> Option<SharePath> {
+        let is_it = |path: &&SharePath| {
+            path.parent().as_ref() == folder && mark_of(path.file_name()).is_some_and(|other| other == mark)
+        };
+        self.rows.keys().find(is_it).cloned()
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use potluck_common::conflict_name::mark_of;
 use potluck_common::occupancy::Occupancy;
 use potluck_common::projection::{Registers, affected};
 use potluck_common::protocol::IndexEntry;
@@ -24,6 +25,9 @@ struct Known {
 pub struct Index {
     known: BTreeMap<SharePath, Known>,
     occupancy: Occupancy,
+    /// Folder and mark of each long name: names that look like its conflict names are anybody's to make, and are not looked
+    /// for through all others.
+    marked: BTreeMap<(Option<SharePath>, String), SharePath>,
     log: BTreeMap<u64, SharePath>,
     seq: u64,
     saved_seq: u64,
@@ -39,8 +43,8 @@ impl Registers for Index {
         self.occupancy.is_above_life(path)
     }
 
-    fn paths_from<'a>(&'a self, text: &str) -> Box<dyn Iterator<Item = &'a SharePath> + 'a> {
-        Box::new(self.known.range::<str, _>((Bound::Included(text), Bound::Unbounded)).map(|(path, _)| path))
+    fn marked(&self, folder: Option<&SharePath>, mark: &str) -> Option<SharePath> {
+        self.marked.get(&(folder.cloned(), mark.to_owned())).cloned()
     }
 }
 
@@ -66,6 +70,9 @@ impl Index {
                 self.known.remove(path);
             }
             return Vec::new();
+        }
+        if let Some(mark) = mark_of(path.file_name()).filter(|_| is_new) {
+            self.marked.insert((path.parent(), mark), path.clone());
         }
         self.log.remove(&known.seq);
         self.seq += 1;
