@@ -29,7 +29,7 @@ use super::machine::{Machine, Outside, Stored};
 use super::mounts::{Mounts, lies_below};
 use super::remote::Heard;
 use super::sources::Sources;
-use super::store::{History, Kept, SaveError, Store};
+use super::store::{History, SaveError, Store};
 use super::wanted::Wanted;
 use crate::share::dirt::{Dirt, Dirty};
 use crate::share::ignore::IgnoreRules;
@@ -37,7 +37,7 @@ use crate::share::state::StateDir;
 use crate::verb::{Conflict, ConflictVersion, Failed, FailureKind, SyncChange, SyncStatus, SyncTrouble};
 use crate::wire::announce::Who;
 use crate::wire::feed::{FeedSource, Latest};
-use crate::wire::follow::{self, Cursor, Feed, Follower, MAX_PULLED, Pulled};
+use crate::wire::follow::{self, Feed, Follower, MAX_PULLED, Pulled};
 use crate::wire::neighbours::{Neighbours, Remembered};
 use crate::wire::trackers::{Member, Trackers};
 
@@ -199,8 +199,7 @@ impl Driver {
             // A process that was killed may have put files here whose names are not durable. The disk table will rest on
             // them, and a name that a power cut takes back would look like a delete.
             rustix::fs::syncfs(folder.dir().open(".")?)?;
-            let (store, Kept { stored, .. }, history) =
-                Store::open(state.dir(), root).map_err(std::io::Error::other)?;
+            let (store, stored, history) = Store::open(state.dir(), root).map_err(std::io::Error::other)?;
             if let History::Lost { why } = &history {
                 tracing::error!(%why, "what was known of the synced folder is lost; it is merged, and nothing is deleted");
                 who.renew(&who.get(), &state, &folder);
@@ -221,10 +220,9 @@ impl Driver {
         for member in members {
             let (answers, seen) = watch::channel(None);
             answering.push(seen);
-            // From the beginning: what a tracker has is compared with what we have, at each start.
+            // It reads from the beginning: what a tracker has is compared with what we have, at each start.
             let follower = Follower {
                 feed: Feed::Tracker(member.tracker.clone()),
-                cursor: Cursor::default(),
                 pages: pages.clone(),
                 answers,
                 retry_min,
@@ -236,7 +234,6 @@ impl Driver {
             trackers: answering,
             standings: members.iter().map(|member| member.standing.clone()).collect(),
             remembered: self.remembered.clone(),
-            cursors: Arc::new(|_| Cursor::default()),
             client: self.carrier.downloads.peers.clone(),
             pages: pages.clone(),
             retry_min,
@@ -338,7 +335,7 @@ impl Syncing<'_> {
             && let Some(unsaved) = self.machine.take_unsaved()
         {
             let store = self.store.clone();
-            self.saving = Some(tokio::task::spawn_blocking(move || store.save(&unsaved, &[])));
+            self.saving = Some(tokio::task::spawn_blocking(move || store.save(&unsaved)));
         }
         self.looking.want(self.machine.take_looks());
         self.looking.begin(&mut self.machine);

@@ -1,5 +1,4 @@
-//! The memory of folder sync on disk: the index, the disk table, and how far each source has been read
-//! (`.potluck/sync.redb`).
+//! The memory of folder sync on disk: the index and the disk table (`.potluck/sync.redb`).
 //!
 //! A batch is one transaction. When the store is opened, redb checks the whole file, and besides a sum over all rows is
 //! compared that is kept in the same transaction: a flipped bit anywhere, or a row too many or too few, makes the store
@@ -34,19 +33,7 @@ const PAGE_CACHE_LEN: usize = 8 << 20;
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const REGISTERS: Rows = TableDefinition::new("registers");
 const DISK: Rows = TableDefinition::new("disk");
-const CURSORS: Rows = TableDefinition::new("cursors");
 type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
-
-/// Where the reading of a source goes on: an epoch of its sequence, and the number read last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor {
-    /// What the source is called: a tracker's URL, a peer's id.
-    pub source: String,
-    /// One life of its sequence.
-    pub epoch: u64,
-    /// What was read last.
-    pub seq: u64,
-}
 
 /// What came of opening the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,15 +73,6 @@ impl<E: Into<redb::Error>> From<E> for SaveError {
     }
 }
 
-/// Everything that is kept.
-#[derive(Debug, Default)]
-pub struct Kept {
-    /// The machine's memory.
-    pub stored: Stored,
-    /// How far sources have been read.
-    pub cursors: Vec<Cursor>,
-}
-
 /// See the module's text. All of it blocks.
 #[derive(Debug)]
 pub struct Store {
@@ -127,7 +105,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`OpenError`]; a damaged store is no error but [`History::Lost`].
-    pub fn open(state: &Dir, root: u64) -> Result<(Self, Kept, History), OpenError> {
+    pub fn open(state: &Dir, root: u64) -> Result<(Self, Stored, History), OpenError> {
         let state = state.try_clone()?;
         let is_new = !state.try_exists(FILE_NAME)?;
         // redb may panic over a file that is not what it should be.
@@ -158,7 +136,7 @@ impl Store {
         let opened = open_database(&state).and_then(|database| make(&database, root).map(|_| database));
         match opened {
             Ok(database) => {
-                Ok((Self { state, database: Mutex::new(Some(database)) }, Kept::default(), History::Lost { why }))
+                Ok((Self { state, database: Mutex::new(Some(database)) }, Stored::default(), History::Lost { why }))
             }
             Err(Unusable::Disk(error)) => Err(error.into()),
             Err(Unusable::TooNew(_)) => Err(io::Error::other("a new store has a format").into()),
@@ -170,7 +148,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`SaveError`]; nothing of the batch is kept then.
-    pub fn save(&self, unsaved: &Unsaved, cursors: &[Cursor]) -> Result<(), SaveError> {
+    pub fn save(&self, unsaved: &Unsaved) -> Result<(), SaveError> {
         let mut open = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let database = match open.take() {
             Some(database) => database,
@@ -181,7 +159,7 @@ impl Store {
             })?,
         };
         // Only after a success is it kept open: what failed once is opened anew.
-        let written = catch_unwind(AssertUnwindSafe(|| write(&database, unsaved, cursors).map(|()| database)));
+        let written = catch_unwind(AssertUnwindSafe(|| write(&database, unsaved).map(|()| database)));
         match written {
             Ok(written) => *open = Some(written?),
             Err(_) => return Err(redb::Error::Corrupted("writing panicked".into()).into()),
@@ -196,7 +174,7 @@ fn open_database(state: &Dir) -> Result<Database, Unusable> {
     Ok(redb::Builder::new().set_cache_size(PAGE_CACHE_LEN).create_file(file)?)
 }
 
-fn make(database: &Database, root: u64) -> Result<Kept, Unusable> {
+fn make(database: &Database, root: u64) -> Result<Stored, Unusable> {
     let write = database.begin_write()?;
     {
         let mut meta = write.open_table(META)?;
@@ -204,15 +182,15 @@ fn make(database: &Database, root: u64) -> Result<Kept, Unusable> {
         meta.insert("root", root)?;
         meta.insert("check", check(FORMAT, root))?;
         Sum::default().store(&mut meta)?;
-        for table in [REGISTERS, DISK, CURSORS] {
+        for table in [REGISTERS, DISK] {
             write.open_table(table)?;
         }
     }
     write.commit()?;
-    Ok(Kept::default())
+    Ok(Stored::default())
 }
 
-fn load(database: &Database, root: u64) -> Result<Kept, Unusable> {
+fn load(database: &Database, root: u64) -> Result<Stored, Unusable> {
     let lost = |why: &str| Unusable::Lost(why.into());
     let read = database.begin_read()?;
     let meta = read.open_table(META)?;
@@ -234,23 +212,17 @@ fn load(database: &Database, root: u64) -> Result<Kept, Unusable> {
         return Err(lost("it has no sum"));
     };
     let mut sum = Sum::default();
-    let (mut kept, mut is_whole) = (Kept::default(), true);
+    let (mut kept, mut is_whole) = (Stored::default(), true);
     for_each(&read.open_table(REGISTERS)?, &mut sum, Which::Registers, |path, bytes| {
         match (path.parse(), decode_register(bytes)) {
-            (Ok(path), Some(register)) => kept.stored.entries.push(IndexEntry { path, register }),
+            (Ok(path), Some(register)) => kept.entries.push(IndexEntry { path, register }),
             _ => is_whole = false,
         }
     })?;
     for_each(&read.open_table(DISK)?, &mut sum, Which::Disk, |path, bytes| {
         match (path.parse::<SharePath>(), decode_row(bytes)) {
-            (Ok(path), Some(row)) => kept.stored.rows.push((path, row)),
+            (Ok(path), Some(row)) => kept.rows.push((path, row)),
             _ => is_whole = false,
-        }
-    })?;
-    for_each(&read.open_table(CURSORS)?, &mut sum, Which::Cursors, |source, bytes| {
-        match postcard::from_bytes(bytes) {
-            Ok((epoch, seq)) => kept.cursors.push(Cursor { source: source.into(), epoch, seq }),
-            Err(_) => is_whole = false,
         }
     })?;
     if !is_whole || sum.halves() != (low, high) {
@@ -273,7 +245,7 @@ fn for_each(
     Ok(())
 }
 
-fn write(database: &Database, unsaved: &Unsaved, cursors: &[Cursor]) -> Result<(), redb::Error> {
+fn write(database: &Database, unsaved: &Unsaved) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     {
         let mut meta = write.open_table(META)?;
@@ -286,11 +258,6 @@ fn write(database: &Database, unsaved: &Unsaved, cursors: &[Cursor]) -> Result<(
         let mut table = write.open_table(DISK)?;
         for (path, row) in &unsaved.rows {
             put(&mut table, &mut sum, Which::Disk, path.as_str(), row.as_ref().map(encode_row).as_deref())?;
-        }
-        let mut table = write.open_table(CURSORS)?;
-        for Cursor { source, epoch, seq } in cursors {
-            let value = postcard::to_stdvec(&(epoch, seq)).expect("two numbers can always be written to memory");
-            put(&mut table, &mut sum, Which::Cursors, source, Some(&value))?;
         }
         sum.store(&mut meta)?;
     }
@@ -322,7 +289,6 @@ fn put(
 enum Which {
     Registers = 0,
     Disk = 1,
-    Cursors = 2,
 }
 
 /// A sum over rows in any order: of 128 bits of the hash of each. It is there against accidents, not against attackers, who
@@ -382,7 +348,7 @@ mod tests {
 
     struct World(tempfile::TempDir);
 
-    type Open = Result<(Store, Kept, History), OpenError>;
+    type Open = Result<(Store, Stored, History), OpenError>;
 
     impl World {
         fn new() -> Self {
@@ -396,7 +362,7 @@ mod tests {
             Store::open(&dir, root)
         }
 
-        fn open(&self) -> (Store, Kept, History) {
+        fn open(&self) -> (Store, Stored, History) {
             self.open_as(7).unwrap()
         }
 
@@ -430,16 +396,11 @@ mod tests {
         Row { on_disk, copy_of, dots: [Dot { by: PeerId::from_bytes([3; 16]), n: 1 }].into() }.into()
     }
 
-    fn cursor(source: u64, seq: u64) -> Cursor {
-        Cursor { source: format!("http://tracker{source}"), epoch: 1, seq }
-    }
+    type Plain = (BTreeMap<SharePath, Register>, BTreeMap<SharePath, KeptAt>);
 
-    type Plain = (BTreeMap<SharePath, Register>, BTreeMap<SharePath, KeptAt>, BTreeMap<String, u64>);
-
-    fn plain(kept: &Kept) -> Plain {
-        let entries = kept.stored.entries.iter().map(|entry| (entry.path.clone(), entry.register.clone()));
-        let cursors = kept.cursors.iter().map(|cursor| (cursor.source.clone(), cursor.seq));
-        (entries.collect(), kept.stored.rows.iter().cloned().collect(), cursors.collect())
+    fn plain(kept: &Stored) -> Plain {
+        let entries = kept.entries.iter().map(|entry| (entry.path.clone(), entry.register.clone()));
+        (entries.collect(), kept.rows.iter().cloned().collect())
     }
 
     /// Random batches, against maps.
@@ -466,9 +427,7 @@ mod tests {
                             None => drop(model.1.remove(&path(n))),
                         }
                     }
-                    let cursor = cursor(rng.u64(..3), rng.u64(..));
-                    store.save(&unsaved, std::slice::from_ref(&cursor)).unwrap();
-                    model.2.insert(cursor.source, cursor.seq);
+                    store.save(&unsaved).unwrap();
                 }
             }
         }
@@ -481,7 +440,7 @@ mod tests {
             let numbers = batch * 10..batch * 10 + 10;
             let entries = numbers.clone().map(|n| entry(n, n + 1)).collect();
             let rows = numbers.map(|n| (path(n), Some(row(n)))).collect();
-            store.save(&Unsaved { entries, rows }, &[cursor(batch, batch)]).unwrap();
+            store.save(&Unsaved { entries, rows }).unwrap();
         }
         drop(store);
         let (_, kept, history) = world.open();
@@ -504,7 +463,7 @@ mod tests {
                 Ok((kept, History::Continued)) => {
                     assert_eq!(plain(&kept), whole, "{what}");
                     let batch = Unsaved { entries: vec![entry(99, 1)], rows: Vec::new() };
-                    world.open().0.save(&batch, &[]).unwrap();
+                    world.open().0.save(&batch).unwrap();
                 }
                 Ok((kept, History::Lost { .. })) => {
                     n_lost += 1;
@@ -572,7 +531,7 @@ mod tests {
         let (store, ..) = world.open();
         *store.database.lock().unwrap() = None;
         let batch = Unsaved { entries: vec![entry(99, 1)], rows: Vec::new() };
-        store.save(&batch, &[]).unwrap();
+        store.save(&batch).unwrap();
         drop(store);
         whole.0.insert(path(99), entry(99, 1).register);
         let (_, kept, _) = world.open();

@@ -1,8 +1,8 @@
 //! Following what changes in the synced folder: one tracker's feed, or those of remembered peers.
 //!
 //! Each [`Follower`] asks one source for page after page and gives them on; an answer is held back at the source until there
-//! is news, so an edit is here one round trip after the source knows of it. Nothing is kept on disk here: whoever takes the
-//! pages keeps the cursor with what it has made of them.
+//! is news, so an edit is here one round trip after the source knows of it. How far a feed was read is kept nowhere: who follows
+//! begins at the start of it.
 //!
 //! Invariants: a page is given on before the next is asked for, so a slow taker slows the source and not memory; a
 //! source that is hostile costs a request per pause and nothing else.
@@ -50,12 +50,12 @@ impl fmt::Display for Source {
 }
 
 /// How far a source's feed was read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cursor {
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
     /// The life of its numbers; 0: never read.
-    pub epoch: u64,
+    epoch: u64,
     /// The number to go on after.
-    pub seq: u64,
+    seq: u64,
 }
 
 /// One page, judged.
@@ -63,8 +63,6 @@ pub struct Cursor {
 pub struct Pulled {
     /// Whose.
     pub source: Source,
-    /// Keep this once the entries are kept: it is where to go on after the next start.
-    pub cursor: Cursor,
     /// It is the first page of another life of the source's index: what it was known to have is void.
     pub anew: bool,
     /// There is no more for now: what was not told of since the last `anew`, the source lacks.
@@ -135,8 +133,6 @@ impl Feed {
 pub struct Follower {
     /// Where.
     pub feed: Feed,
-    /// Where it goes on.
-    pub cursor: Cursor,
     /// Where the pages go.
     pub pages: mpsc::Sender<Pulled>,
     /// Whether the source answers; `None` until it was asked.
@@ -156,23 +152,25 @@ impl Follower {
         tracing::debug!(%source, "no longer following");
     }
 
-    async fn follow(mut self, source: Source) {
+    async fn follow(self, source: Source) {
+        let mut cursor = Cursor::default();
         let (mut pause, mut n_failures, mut is_first, mut has_complained) = (self.retry_min, 0, true, false);
         loop {
             // The first answer is wanted at once: it tells whether anything is missing.
             let wait = if is_first { Duration::ZERO } else { WAIT };
             let wait_ms = u64::try_from(wait.as_millis()).expect("a constant of a few seconds");
-            let query = SyncQuery { epoch: self.cursor.epoch, after: self.cursor.seq, limit: None, wait_ms };
+            let query = SyncQuery { epoch: cursor.epoch, after: cursor.seq, limit: None, wait_ms };
             let asked = Instant::now();
             let failure = match self.feed.page(&query).await {
                 Ok(page) => {
+                    let read = Cursor { epoch: page.epoch, seq: page.seq };
                     let n_refused = page.entries.n_refused;
-                    match judge(&source, self.cursor, page) {
+                    match judge(&source, cursor, page) {
                         Ok(pulled) => {
                             if n_refused > 0 && !std::mem::replace(&mut has_complained, true) {
                                 tracing::warn!(%source, n_refused, "dropped entries that are none from its index");
                             }
-                            Ok(pulled)
+                            Ok((pulled, read))
                         }
                         Err(error) => Err(PullError::Failed(error.to_string())),
                     }
@@ -180,18 +178,18 @@ impl Follower {
                 Err(error) => Err(error),
             };
             match failure {
-                Ok(pulled) => {
+                Ok((pulled, read)) => {
                     if n_failures > 0 {
                         tracing::info!(%source, "its index is followed again");
                     }
                     n_failures = 0;
                     self.answers.send_if_modified(|answers| answers.replace(true) != Some(true));
-                    let Pulled { cursor, anew, is_all, .. } = pulled;
+                    let Pulled { anew, is_all, .. } = pulled;
                     let is_empty = pulled.entries.is_empty();
                     if (is_first || anew || !is_empty) && self.pages.send(pulled).await.is_err() {
                         return;
                     }
-                    self.cursor = cursor;
+                    cursor = read;
                     // An index that begins anew again and again, or says early that there is nothing, is asked less often.
                     let is_odd = !is_first && (anew || (is_empty && (!is_all || asked.elapsed() < wait / 2)));
                     is_first = false;
@@ -240,6 +238,5 @@ fn judge(source: &Source, cursor: Cursor, page: SyncPage) -> Result<Pulled, Page
     if more && !anew && seq == cursor.seq {
         return Err(PageError::Stuck);
     }
-    let cursor = Cursor { epoch, seq };
-    Ok(Pulled { source: source.clone(), cursor, anew, is_all: !more, entries: entries.items })
+    Ok(Pulled { source: source.clone(), anew, is_all: !more, entries: entries.items })
 }

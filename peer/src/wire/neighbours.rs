@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::announce::Standing;
-use super::follow::{Cursor, Feed, Follower, Pulled, Source};
+use super::follow::{Feed, Follower, Pulled};
 use super::peer_client::PeerClient;
 use super::trackers::any_changed;
 
@@ -28,8 +28,6 @@ const REFILL: Duration = Duration::from_secs(5);
 
 /// Peers to ask, and where they served when they were last heard of.
 pub type Remembered = Arc<dyn Fn() -> Vec<(PeerId, Url)> + Send + Sync>;
-/// Where a source was left.
-pub type Cursors = Arc<dyn Fn(&Source) -> Cursor + Send + Sync>;
 
 /// See the module's text.
 pub struct Neighbours {
@@ -39,8 +37,6 @@ pub struct Neighbours {
     pub standings: Vec<watch::Receiver<Standing>>,
     /// Who may be asked instead.
     pub remembered: Remembered,
-    /// Where each was left.
-    pub cursors: Cursors,
     /// Who asks.
     pub client: PeerClient,
     /// Where the pages go.
@@ -110,7 +106,6 @@ impl Neighbours {
                     continue;
                 }
                 let follower = Follower {
-                    cursor: (self.cursors)(&Source::Peer(id)),
                     feed: Feed::Peer(self.client.clone(), id, base),
                     pages: self.pages.clone(),
                     answers: watch::Sender::new(None),

@@ -26,7 +26,7 @@ use potluck_peer::sync::trash::Trash;
 use potluck_peer::wire::announce::{Announcer, Standing, Who};
 use potluck_peer::wire::digests::digests;
 use potluck_peer::wire::feed::{FeedSource, Latest, SyncFeed, sync_feed};
-use potluck_peer::wire::follow::{Cursor, Feed, Follower, MAX_PULLED, Pulled, Source};
+use potluck_peer::wire::follow::{Feed, Follower, MAX_PULLED, Pulled, Source};
 use potluck_peer::wire::mirrors::Mirrors;
 use potluck_peer::wire::neighbours::Neighbours;
 use potluck_peer::wire::pages::Pages;
@@ -72,14 +72,8 @@ fn peer_client() -> PeerClient {
 fn follower(feed: Feed) -> (Follower, mpsc::Receiver<Pulled>, watch::Receiver<Option<bool>>) {
     let (pages, pulled) = mpsc::channel(MAX_PULLED);
     let (answers, answering) = watch::channel(None);
-    let follower = Follower {
-        feed,
-        cursor: Cursor::default(),
-        pages,
-        answers,
-        retry_min: Duration::from_millis(20),
-        retry_max: Duration::from_millis(200),
-    };
+    let follower =
+        Follower { feed, pages, answers, retry_min: Duration::from_millis(20), retry_max: Duration::from_millis(200) };
     (follower, pulled, answering)
 }
 
@@ -219,7 +213,7 @@ async fn hostile_trackers() {
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(follower.run(shutdown.clone()));
     let first = next(&mut pulled).await;
-    assert_eq!((paths(&first), first.cursor), (vec![], Cursor { epoch: 5, seq: 0 }));
+    assert_eq!((paths(&first), first.anew, first.is_all), (vec![], true, false));
     let pulled_good = next(&mut pulled).await;
     assert_eq!((paths(&pulled_good), pulled_good.is_all), (vec!["good"], false));
     for _ in 0..5 {
@@ -416,7 +410,6 @@ async fn without_a_tracker_peers_are_followed() {
         trackers: vec![answers],
         standings: vec![standing],
         remembered: Arc::new(move || remembered.clone()),
-        cursors: Arc::new(|_| Cursor::default()),
         client: peer_client(),
         pages,
         retry_min: Duration::from_millis(20),
