@@ -82,6 +82,7 @@ use sync::wanted::Wanted;
 use traffic::Traffic;
 use verb::{Event, Failed, FailureKind, Verb};
 use wire::announce::{Announcer, Who};
+use wire::crowd::Crowd;
 use wire::digests::digests;
 use wire::feed::sync_feed;
 use wire::mirrors::Mirrors;
@@ -227,6 +228,7 @@ impl Peer {
             n_slots: config.upload_slots,
             slot_turn: Arc::default(),
             limit: throttles.up.clone(),
+            crowd: Crowd::default(),
             handed: Arc::default(),
             claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
             retry_after_s: config.upload_retry_after.as_secs().max(1),

@@ -101,7 +101,7 @@ pub struct PartialEntry {
     pub content_id: ContentId,
     /// Its length in bytes.
     pub len: u64,
-    /// How many chunks are held; 0 takes the entry back.
+    /// How many chunks are held, 1 also while the first one is on its way; 0 takes the entry back.
     pub n_chunks: u32,
 }
 

@@ -132,7 +132,9 @@ impl Fetch {
         let id = self.partial.map().content_id();
         let bytes = geometry.bytes_of_run(self.run);
         let response = match &self.giver {
-            Giver::Peer { base, peers, .. } => peers.range(base, id, bytes, self.is_fresh, &self.request_id).await,
+            Giver::Peer { base, peers, .. } => {
+                peers.range(base, id, bytes, Some(self.is_fresh), &self.request_id).await
+            }
             Giver::Origin(origin) => origin.range(bytes).await,
         };
         let mut response = match response {

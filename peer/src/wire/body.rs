@@ -12,6 +12,7 @@ use futures::Stream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use super::crowd::Seat;
 use crate::buffers::BufferPool;
 use crate::limit::Throttle;
 use crate::share::folder::FileIdentity;
@@ -37,7 +38,16 @@ pub struct FileSlices {
     /// Asked before each piece.
     pub limit: Throttle,
     /// The upload slot, free again when the body ends or is dropped.
-    pub slot: OwnedSemaphorePermit,
+    pub slot: Slot,
+}
+
+/// The right to one response body.
+#[derive(Debug)]
+pub struct Slot {
+    /// One of all of them.
+    pub permit: OwnedSemaphorePermit,
+    /// One among those who fetch the same content, for who is fetching it in chunks.
+    pub seat: Option<Seat>,
 }
 
 /// Counts a running upload for as long as it lives.

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod body;
+pub mod crowd;
 pub mod digests;
 pub mod exports;
 pub mod feed;

@@ -119,8 +119,8 @@ impl PeerClient {
         }
     }
 
-    /// Starts reading a range; the response's body is that range, if the owner is honest, and may be anything. The owner may
-    /// refuse one that is fresh ([`FetchError::Coming`]). `request_id` names the request in both logs.
+    /// Starts reading a range; the response's body is that range, if the owner is honest, and may be anything. `is_fresh` is for
+    /// chunks: the owner may refuse those that are ([`FetchError::Coming`]). `request_id` names the request in both logs.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -129,7 +129,7 @@ impl PeerClient {
         base: &Url,
         id: ContentId,
         bytes: Range<u64>,
-        is_fresh: bool,
+        is_fresh: Option<bool>,
         request_id: &str,
     ) -> Result<Response, FetchError> {
         let mut request = self
@@ -138,8 +138,8 @@ impl PeerClient {
             .get(content_url(base, id, ""))
             .header(REQUEST_ID, request_id)
             .header(header::RANGE, format!("bytes={}-{}", bytes.start, bytes.end - 1));
-        if is_fresh {
-            request = request.header(FRESH_HEADER, "1");
+        if let Some(is_fresh) = is_fresh {
+            request = request.header(FRESH_HEADER, if is_fresh { "1" } else { "0" });
         }
         ranged(check(request.send().await)?, bytes)
     }
@@ -172,7 +172,7 @@ impl PeerClient {
         if len == 0 {
             return Ok(Vec::new());
         }
-        read_at_most(self.range(base, id, bytes, false, request_id).await?, len).await
+        read_at_most(self.range(base, id, bytes, None, request_id).await?, len).await
     }
 
     /// Asks for the chunk map.

@@ -36,7 +36,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::FileSlices;
+use super::body::{FileSlices, Slot};
+use super::crowd::Crowd;
 use super::exports;
 use super::feed::{FeedError, SyncFeed};
 use super::handed::Handed;
@@ -58,7 +59,8 @@ use crate::traffic::Traffic;
 pub const CONTENT_LEN_HEADER: &str = "potluck-content-len";
 /// Header of a chunk map: what proves that length, in hexadecimal digits; absent for a content of one chunk.
 pub const LENGTH_PROOF_HEADER: &str = "potluck-length-proof";
-/// Header of a request for bytes: `1` if no copy of these chunks is known to be on its way; refused (412) if one is.
+/// Header of a leecher's request for chunks: `1` if it knows of no copy on its way, and then refused (412) if there is one;
+/// otherwise `0`.
 pub const FRESH_HEADER: &str = "potluck-fresh";
 /// Header of that refusal: the numbers of those chunks, separated by commas.
 pub const COMING_HEADER: &str = "potluck-coming";
@@ -84,10 +86,12 @@ pub struct Serve {
     pub live: Arc<Live>,
     /// Free upload slots.
     pub slots: Arc<Semaphore>,
-    /// What has just begun to go out.
-    pub handed: Arc<Mutex<Handed>>,
     /// How many there are in all.
     pub n_slots: usize,
+    /// Who is sent chunks.
+    pub crowd: Crowd,
+    /// What has just begun to go out.
+    pub handed: Arc<Mutex<Handed>>,
     /// Held by the request that gets the next slot under a limit.
     pub slot_turn: Arc<tokio::sync::Mutex<()>>,
     /// How fast may be sent.
@@ -358,6 +362,27 @@ fn parse_id(text: &str) -> Result<ContentId, Problem> {
     text.parse().map_err(|_| not_found("A content id has 64 hexadecimal digits."))
 }
 
+/// How bytes are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// By any HTTP client.
+    Plainly,
+    /// By a leecher.
+    Chunks,
+    /// By a leecher that knows of no copy on its way.
+    Fresh,
+}
+
+impl Asked {
+    fn of(headers: &HeaderMap) -> Self {
+        match headers.get(FRESH_HEADER).map(HeaderValue::as_bytes) {
+            None => Self::Plainly,
+            Some(b"1") => Self::Fresh,
+            Some(_) => Self::Chunks,
+        }
+    }
+}
+
 impl Serve {
     /// Answers with the bytes of a file; `None` if it is no longer what was hashed.
     async fn respond(
@@ -373,11 +398,12 @@ impl Serve {
             Negotiated::Over(response) => return Some(response),
             Negotiated::Send(bytes, builder) => (bytes, builder),
         };
-        let Some(slot) = self.slot().await else { return Some(self.choked()) };
+        let asked = Asked::of(headers);
+        let Some(slot) = self.slot(id, asked).await else { return Some(self.choked()) };
         let run = Geometry::new(len).ok().and_then(|geometry| geometry.chunks_touching(bytes.clone()));
         // Before the file is opened, so that nobody else gets the same chunks meanwhile.
         if *method != Method::HEAD
-            && let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER))
+            && let Err(elsewhere) = self.hand_out(id, run, to, asked == Asked::Fresh)
         {
             return Some(coming(&elsewhere));
         }
@@ -416,21 +442,29 @@ impl Serve {
                 "This peer holds {n_held} of {n_chunks} chunks, and not all of that range."
             )));
         }
-        let Some(slot) = self.slot().await else { return Ok(self.choked()) };
+        let asked = Asked::of(headers);
+        let Some(slot) = self.slot(id, asked).await else { return Ok(self.choked()) };
         if *method != Method::HEAD
-            && let Err(elsewhere) = self.hand_out(id, run, to, headers.contains_key(FRESH_HEADER))
+            && let Err(elsewhere) = self.hand_out(id, run, to, asked == Asked::Fresh)
         {
             return Ok(coming(&elsewhere));
         }
         Ok(send(builder, method, self.slices(live.partial.file(), None, bytes, slot)))
     }
 
-    /// A slot for one upload, if there is one.
-    ///
+    /// A slot for one upload, if there is one; for a leecher also a seat among those who fetch the content.
+    async fn slot(&self, id: ContentId, asked: Asked) -> Option<Slot> {
+        let seat = match asked {
+            Asked::Plainly => None,
+            Asked::Fresh | Asked::Chunks => Some(self.crowd.enter(id)?),
+        };
+        Some(Slot { permit: self.permit().await?, seat })
+    }
+
     /// Under a limit as few uploads run side by side as get a rate that their readers can live with. A request waits in
     /// turn for a while then: each place that gets free would otherwise go to whoever asks just then, and some would ask in
     /// vain for ever.
-    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         let take = || self.slots.clone().try_acquire_owned().ok();
         let n_at_once = || self.limit.n_at_once(LEAST_UPLOAD_RATE);
         if n_at_once() >= self.n_slots {
@@ -456,13 +490,7 @@ impl Serve {
         choked(self.retry_after_s)
     }
 
-    fn slices(
-        &self,
-        file: Arc<File>,
-        identity: Option<FileIdentity>,
-        bytes: Range<u64>,
-        slot: OwnedSemaphorePermit,
-    ) -> FileSlices {
+    fn slices(&self, file: Arc<File>, identity: Option<FileIdentity>, bytes: Range<u64>, slot: Slot) -> FileSlices {
         let (pool, traffic, limit) = (self.pool.clone(), self.traffic.clone(), self.limit.clone());
         FileSlices { file, identity, bytes, pool, traffic, limit, slot }
     }

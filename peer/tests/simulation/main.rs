@@ -2,7 +2,7 @@
 //!
 //! What is real: the scheduler of each leecher, with its default configuration, driven as `download/large` drives it.
 //! What is modelled: links as fluids (`links`), round trips, have streams of at most 40 neighbours and the 50 ms
-//! between their lines, the tracker's handouts of 50 and when they are asked for, announces, upload slots and the wait that a
+//! between their lines, the tracker's handouts of 50 and when they are asked for, announces, seats and the wait that a
 //! refusal names. Peers may come late, leave half-way or once complete, and come back with what they held; owners may
 //! be slow, silent, vanish, freeze, disconnect or send bad chunks.
 //! What is not: TCP (a flow has its share at once, and loses nothing), headers, the bytes of streams, announces and

@@ -37,7 +37,7 @@ impl Default for Habits {
             first_refresh: 0.25,
             max_refresh: 2.0,
             refuses_twice: true,
-            is_listed_early: false,
+            is_listed_early: true,
             n_waiting: 0,
             gather: 0.05,
         }

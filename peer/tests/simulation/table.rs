@@ -1,5 +1,5 @@
 //! One row of the table in BENCHMARKS.md, as JSON, and what would be if peers behaved otherwise. The environment says of
-//! what: `POTLUCK_SIM_LEECHERS`, `_MIB`, `_SEED`, `_MIXED` (1), `_SLOTS`; `_WAITING` (requests that wait for a slot),
+//! what: `POTLUCK_SIM_LEECHERS`, `_MIB`, `_SEED`, `_MIXED` (1), `_SLOTS` (seats); `_WAITING` (requests that wait for a slot),
 //! `_LISTED_EARLY` (1), `_REQUESTS` (of one download at the same time), `_FIRST_REFRESH_MS`, `_MAX_REFRESH_MS`,
 //! `_REFUSES_TWICE` (1), `_GATHER_MS`.
 

@@ -24,6 +24,7 @@ use potluck_peer::share::sharing::looks;
 use potluck_peer::share::state::StateDir;
 use potluck_peer::sync::trash::Trash;
 use potluck_peer::wire::announce::{Announcer, Standing, Who};
+use potluck_peer::wire::crowd::Crowd;
 use potluck_peer::wire::digests::digests;
 use potluck_peer::wire::feed::{FeedSource, Latest, SyncFeed, sync_feed};
 use potluck_peer::wire::follow::{Feed, Follower, MAX_PULLED, Pulled, Source};
@@ -283,6 +284,7 @@ pub(crate) fn routes(feed: SyncFeed, shutdown: CancellationToken) -> (axum::Rout
         folder,
         library: Arc::default(),
         live: Arc::default(),
+        crowd: Crowd::default(),
         handed: Arc::default(),
         slots: Arc::new(Semaphore::new(1)),
         n_slots: 1,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Method, StatusCode};
 use potluck_common::ContentId;
 use potluck_peer::config::Config;
+use potluck_peer::wire::crowd::MAX_SENDING;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -378,6 +379,33 @@ async fn h13_upload_slots() {
         downloads.iter().all(|finished| finished.as_ref().is_ok_and(|finished| finished.content_id == id)),
         "{downloads:?}"
     );
+}
+
+/// A crowd of leechers is served a few at a time, and nobody who fetches the file with a client of another kind waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_has_seats() {
+    let tracker = Tracker::start().await;
+    // More than the buffers of a socket hold.
+    let data = noise(32 << 20, 14);
+    let id = ContentId::of(&data);
+    let node = Node::start(&tracker, "server", &[("big", &data)]).await;
+    tracker.wait_for_owners(id, 1).await;
+    let url = format!("{}/v1/content/{id}", node.peer.listen_url());
+    let ask = async || {
+        let client = potluck_common::net::client::plain().build().unwrap();
+        client.get(&url).header("potluck-fresh", "0").send().await.unwrap()
+    };
+    let mut seats = Vec::new();
+    for n in 0..MAX_SENDING {
+        let answer = ask().await;
+        assert_eq!(answer.status(), 200, "seat {n}");
+        seats.push(answer);
+    }
+    let refused = ask().await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    assert_eq!(node.get("/f/big").await.status(), 200, "no leecher");
+    seats.pop();
+    eventually("the seat of a leecher that left is free", async || ask().await.status() == 200).await;
 }
 
 /// Requests that cannot be read are answered in the one form that errors have.

@@ -70,12 +70,15 @@ impl Driver<'_> {
         }
     }
 
-    /// Tells the tracker at the first chunk that we are an owner too, and then once in a while how far we are.
+    /// Tells the tracker at the start that we are an owner too, and then once in a while how far we are.
+    ///
+    /// Before there is a chunk to hand on: then others listen already when the first one comes, and choose their neighbours
+    /// among all who fetch, not among the few who are first.
     pub(super) fn announce(&mut self, now: Instant) {
         if self.announced.is_none_or(|at| now >= at + ANNOUNCE_EVERY) {
             self.announced = Some(now);
             let map = self.partial.map();
-            self.downloads.library.set_partial(map.content_id(), map.geometry().len(), self.have.n_held());
+            self.downloads.library.set_partial(map.content_id(), map.geometry().len(), self.have.n_held().max(1));
         }
     }
 }

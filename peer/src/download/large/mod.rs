@@ -165,6 +165,7 @@ impl Downloads {
             driver.scheduler.on_owner(origin.url.peer_id(), Holds::All, now);
         }
         driver.on_sources(sources);
+        driver.announce(now);
         driver.run(inbox, news).await
     }
 }
