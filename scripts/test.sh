@@ -60,6 +60,7 @@ install_clients() {
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     command -v zsh >/dev/null || missing+=(zsh)
     command -v fish >/dev/null || missing+=(fish)
+    command -v strace >/dev/null || missing+=(strace)
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}" || skip clients "cannot be installed: ${missing[*]}"
 }
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{Share, ended, eventually, noise, skipped, tracker, wait_for_owners};
+use crate::harness::{Share, clean, ended, eventually, noise, skipped, tracker, wait_for_owners};
+use crate::kill::owner;
 use crate::proxy::Proxy;
 
 /// A memory file system that goes with the test.
@@ -133,4 +134,40 @@ fn f06_the_disk_fills_up() {
             assert_eq!(peer.wait(Duration::from_secs(5)), Some(0));
         }
     }
+}
+
+/// F05: making durable what was written fails, the first time in each thread. What that concerns is fetched again, and nothing is complete before.
+#[test]
+fn f05_fdatasync_fails() {
+    let traced = |options: &[&str], command: &Command| {
+        let mut strace = clean(Path::new("strace"));
+        strace
+            .args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"])
+            .args(options)
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            strace.env(name, value.unwrap_or_default());
+        }
+        if let Some(dir) = command.get_current_dir() {
+            strace.current_dir(dir);
+        }
+        strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        strace
+    };
+    if !traced(&[], &Command::new("true")).status().is_ok_and(|status| status.success()) {
+        return skipped("F05: strace is missing, or may trace nothing here");
+    }
+    let tracker = tracker(0);
+    let data = noise(16 << 20, 5);
+    let (_owner, _serving, proxy) = owner(&tracker, &data, 4 << 20);
+    let share = Share::new(&tracker, "a");
+    let fails = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"];
+    let ended = ended(traced(&fails, &share.command(&["download", "big"])).spawn().unwrap());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(std::fs::read(share.path("big")).unwrap() == data);
+    // Else nothing was tested: at this rate there is something to make durable long before the end.
+    let twice = proxy.n_bytes() - data.len() as u64;
+    assert!(twice > 256 << 10, "{twice} bytes were fetched twice");
+    assert_eq!(std::fs::read_dir(share.path(".potluck/partial")).unwrap().count(), 0);
 }

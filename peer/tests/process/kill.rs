@@ -9,7 +9,7 @@ use crate::harness::{Program, Share, ended, eventually, noise, tracker, wait_for
 use crate::proxy::Proxy;
 
 /// An owner behind a counting proxy.
-fn owner(tracker: &Program, data: &[u8], rate: u64) -> (Share, Program, Proxy) {
+pub(crate) fn owner(tracker: &Program, data: &[u8], rate: u64) -> (Share, Program, Proxy) {
     let mut owner = Share::new(tracker, "owner");
     owner.write("big", data);
     let proxy = Proxy::start(rate);
