@@ -65,7 +65,7 @@ pub enum Ask {
     Conflicts(oneshot::Sender<Vec<Conflict>>),
     /// Everything in the folder is to be looked at anew; answered at once, and from then on it is not at rest before that is over.
     Look(oneshot::Sender<()>),
-    /// Whether trackers have acknowledged all that we know: see [`Syncing::is_told`].
+    /// Whether each tracker that takes our announces, and one at least, has acknowledged all that we know of a folder at rest.
     IsTold(oneshot::Sender<bool>),
 }
 
