@@ -29,7 +29,7 @@ pub trait Registers {
     /// Whether anything lives below it.
     fn is_above_life(&self, path: &SharePath) -> bool;
     /// The known path in this folder whose name has this mark in shortened conflict names
-    /// ([`mark_of`](crate::conflict_name::mark_of)).
+    /// ([`mark_of`]).
     fn marked(&self, folder: Option<&SharePath>, mark: &str) -> Option<SharePath>;
 
     /// Whether a live version stands at this path, or anything lives below it.
