@@ -147,20 +147,11 @@ impl Executor {
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Failed> {
         let filter = filter("wait", pattern)?;
-        let mut has_looked = false;
+        self.syncing_status().await?;
+        self.look_everywhere().await?;
         let mut n_looks = 0u32;
         loop {
-            let status = self.sync_status().await?;
-            if status.mode.is_none() {
-                let hint =
-                    "Switch it on with sync both; what was asked for with download is here when download returns.";
-                return Err(Failed::new(FailureKind::Usage, "this peer does not sync", hint));
-            }
-            if !has_looked {
-                self.look_everywhere().await?;
-                has_looked = true;
-                continue;
-            }
+            let status = self.syncing_status().await?;
             // In this order: at rest, it has given out all that it has seen; that told, the tracker's answer counts it.
             let is_told = status.n_to_do == 0 && status.n_held == 0 && self.ask_sync(Ask::IsTold).await?;
             let mut lacks = self.lacks(&filter).await?;
@@ -179,6 +170,16 @@ impl Executor {
             n_looks = n_looks.wrapping_add(1);
             tokio::time::sleep(WAIT_AGAIN).await;
         }
+    }
+
+    /// The status of a peer that syncs.
+    async fn syncing_status(&self) -> Result<SyncStatus, Failed> {
+        let status = self.sync_status().await?;
+        if status.mode.is_none() {
+            let hint = "Switch it on with sync both; what was asked for with download is here when download returns.";
+            return Err(Failed::new(FailureKind::Usage, "this peer does not sync", hint));
+        }
+        Ok(status)
     }
 
     /// Has all of the folder looked at, so that what was written before this is waited for, noticed or not: first a scan, after
