@@ -396,16 +396,27 @@ impl Hands {
         dir: &Dir,
         value: &FileValue,
     ) -> Result<FileIdentity, ApplyError> {
+        let (copy, before) = self.copy_to_name((coming.dir, coming.name), dir, real.file_name())?;
+        self.arrived(coming, Some(&copy), before, value)
+    }
+
+    /// A copy on another file system, durable under a name that was free; with the state it had before it got that name.
+    pub(super) fn copy_to_name(
+        &self,
+        from: (&Dir, &str),
+        to: &Dir,
+        name: &str,
+    ) -> Result<(File, FileIdentity), ApplyError> {
         let temporary = temporary_name();
-        let copy = copy_file(coming.dir, coming.name, dir, &temporary)?;
+        let copy = copy_file(from.0, from.1, to, &temporary)?;
         let before = FileIdentity::of(&copy)?;
-        if let Err(error) = rename_noreplace(dir, &temporary, dir, real.file_name()) {
-            let _also_gone = dir.remove_file(&temporary);
+        if let Err(error) = rename_noreplace(to, &temporary, to, name) {
+            let _also_gone = to.remove_file(&temporary);
             return Err(if error.kind() == io::ErrorKind::AlreadyExists { ApplyError::Taken } else { error.into() });
         }
-        self.note(dir);
-        sync_dir(dir)?;
-        self.arrived(coming, Some(&copy), before, value)
+        self.note(to);
+        sync_dir(to)?;
+        Ok((copy, before))
     }
 
     /// Where a test does what a user might do at just that moment.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::share::state::{PARTIAL_DIR, StateDir};
+use crate::sync::mounted::Mounted;
 use crate::sync::replace::{MAX_EXCHANGES, Old};
 
 type Act = Box<dyn FnMut(u32) + Send>;
@@ -59,28 +60,6 @@ enum Kind {
 }
 
 const KINDS: [Kind; 4] = [Kind::Plain, Kind::Apart, Kind::Old, Kind::ApartAndOld];
-
-/// A memory file system that goes with the test.
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    fn at(path: &Path, options: &str) -> Option<Self> {
-        let mounted =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output();
-        if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self(path.to_owned()));
-        }
-        // Nothing else prints; here it tells that nothing was tested.
-        std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: only root can mount a file system\n").unwrap();
-        None
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _best_effort = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 impl World {
     fn new() -> Self {

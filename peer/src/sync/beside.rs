@@ -18,7 +18,7 @@ use potluck_common::SharePath;
 use super::apply::{ApplyError, Coming, Hands, Leaving, record};
 use super::copying::{TEMPORARY, copy_file, temporary_name};
 use super::trash::{Record, Why};
-use crate::share::folder::{FileIdentity, rename_noreplace, sync_dir};
+use crate::share::folder::{FileIdentity, rename_noreplace};
 
 /// Where a file comes to lie that leaves its name, and until then what is to take that name.
 pub(super) struct Shelf<'a> {
@@ -175,15 +175,7 @@ impl Hands {
         to: &Dir,
         real: &SharePath,
     ) -> Result<FileIdentity, ApplyError> {
-        let temporary = temporary_name();
-        let copy = copy_file(from.1, from.0.file_name(), to, &temporary)?;
-        let before = FileIdentity::of(&copy)?;
-        if let Err(error) = rename_noreplace(to, &temporary, to, real.file_name()) {
-            let _also_gone = to.remove_file(&temporary);
-            return Err(if error.kind() == io::ErrorKind::AlreadyExists { ApplyError::Taken } else { error.into() });
-        }
-        self.note(to);
-        sync_dir(to)?;
+        let (copy, before) = self.copy_to_name((from.1, from.0.file_name()), to, real.file_name())?;
         self.remove(from.0, expect, Leaving::default())?;
         Ok(super::meta::state_after(&copy, before)?)
     }

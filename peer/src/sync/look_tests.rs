@@ -1,9 +1,10 @@
 use super::*;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::share::state::StateDir;
+use crate::sync::mounted::Mounted;
 
 struct World {
     temp: tempfile::TempDir,
@@ -130,33 +131,12 @@ fn what_cannot_be_read_hides_nothing_else() {
     assert_eq!(inside, [("locked/deep/three".to_owned(), unreadable)]);
 }
 
-/// A memory file system that goes with the test.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn at(path: &Path) -> Option<Self> {
-        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(path).output();
-        if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self(path.to_owned()));
-        }
-        // Nothing else prints; here it tells that nothing was tested.
-        std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: only root can mount a file system\n").unwrap();
-        None
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _best_effort = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 /// F12 inside the share folder: a disk that is not there any more, with and without the folder that it was mounted on.
 #[test]
 fn f12_a_disk_that_is_unplugged() {
     let world = World::new();
     std::fs::create_dir_all(world.at("a/disk")).unwrap();
-    let Some(mounted) = Mounted::at(&world.at("a/disk")) else { return };
+    let Some(mounted) = Mounted::at(&world.at("a/disk"), "size=16m") else { return };
     std::fs::create_dir(world.at("a/disk/d")).unwrap();
     std::fs::write(world.at("a/disk/d/x"), "x").unwrap();
     // Met by a look at anything below.

@@ -19,6 +19,8 @@ pub mod encoding;
 pub mod look;
 pub mod looking;
 pub mod meta;
+#[cfg(test)]
+mod mounted;
 pub mod mounts;
 pub mod pruning;
 pub mod replace;
