@@ -56,6 +56,7 @@ use discovery::directory::Directory;
 use discovery::driver::Discovery;
 use discovery::remembered::Remembered;
 use discovery::remembering;
+use download::bundling::bundler;
 use download::job::{Downloads, large_slots, open_partials};
 use download::live::Live;
 use download::moving::AllMoving;
@@ -283,6 +284,9 @@ impl Peer {
         let partials = Arc::new(partials);
         let (placer, placing) = placer();
         tasks.spawn(placing.run(folder.clone(), partials.clone(), shutdown.clone()));
+        let slow_rate = config.scheduler.slow_rate;
+        let (bundler, bundling) = bundler(peers.clone(), traffic.clone(), config.owner_timeout, slow_rate);
+        tasks.spawn(bundling.run(shutdown.clone()));
         let mut completions = Completions::default();
         if let Some(program) = config.on_complete.clone().filter(|_| lifetime == Lifetime::Running) {
             let (told, running) = program.start(|failure| tracing::warn!("{failure}"));
@@ -307,6 +311,7 @@ impl Peer {
             limit: throttles.down.clone(),
             budget: Arc::new(buffers::Budget::new(config.max_buffered)),
             large: large_slots(),
+            bundler,
             small: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
             recent: Arc::default(),
             placer,

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use potluck_common::register::FileValue;
 use potluck_common::{ContentId, SharePath};
@@ -29,7 +30,7 @@ pub struct Small {
     /// Its id.
     pub content_id: ContentId,
     /// All of its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// Where it goes.
     pub target: Target,
     /// What it gets besides, durable with its data.
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     fn small(target: Target, bytes: &[u8]) -> Small {
-        Small { content_id: ContentId::of(bytes), bytes: bytes.to_vec(), target, dress: None }
+        Small { content_id: ContentId::of(bytes), bytes: Bytes::copy_from_slice(bytes), target, dress: None }
     }
 
     /// Each failure is one file's: what stands somewhere, a file where a folder should be, a name no file system takes.

@@ -54,7 +54,7 @@ enum Refusal {
 /// # Errors
 /// If none does.
 pub async fn prove(peers: &PeerClient, id: ContentId, sources: &Sources) -> Result<(Proven, Vec<PeerId>), Unproven> {
-    let mut left: Vec<&Source> = sources.values().collect();
+    let mut left: Vec<&Source> = sources.values().map(|source| &**source).collect();
     fastrand::shuffle(&mut left);
     let mut asking = FuturesUnordered::new();
     let (mut liars, mut unreachable) = (Vec::new(), None);

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use potluck_common::{ChunkMap, ContentId, Geometry};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::bundling::Bundler;
 use super::live::Live;
 use super::moving::{AllMoving, Moving, OnlyHere};
 use super::owners::{Recent, attempts, explain};
@@ -69,7 +70,9 @@ pub struct Downloads {
     pub budget: Arc<Budget>,
     /// Bounds large contents at once.
     pub large: Arc<Semaphore>,
-    /// Bounds requests for small contents at once.
+    /// Asks for small contents, many at once.
+    pub bundler: Bundler,
+    /// Bounds requests for small contents by themselves.
     pub small: Arc<Semaphore>,
     /// Whoever had the last small content.
     pub recent: Arc<Recent>,

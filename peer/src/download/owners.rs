@@ -27,7 +27,7 @@ pub struct Source {
 }
 
 /// Owners by id.
-pub type Sources = BTreeMap<PeerId, Source>;
+pub type Sources = BTreeMap<PeerId, Arc<Source>>;
 
 /// How long the owners of one content are taken for those of the next one.
 const RECENT: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ impl Downloads {
             .filter(|owner| (owner.complete || *from == From::All) && owner.peer_id != me && wanted(owner));
         usable
             .filter_map(|owner| {
-                Some((owner.peer_id, Source { owner: owner.clone(), base: self.peers.base_of(owner)? }))
+                Some((owner.peer_id, Arc::new(Source { owner: owner.clone(), base: self.peers.base_of(owner)? })))
             })
             .collect()
     }

@@ -1,4 +1,5 @@
-//! Contents of one chunk: fetched whole in one request, from one owner after another until one gives the right bytes.
+//! Contents of one chunk: fetched whole, many in one request ([`super::bundling`]), and where that does not give them each by
+//! itself, from one owner after another until one gives the right bytes.
 //!
 //! The length that the tracker lists is a claim, and no more than that is read: where an owner has more bytes, the content
 //! is fetched as a large one is, with its length proven.
@@ -7,6 +8,7 @@ use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use potluck_common::chunk::MIN_CHUNK_LEN;
@@ -30,9 +32,12 @@ const MAX_ROUNDS: u32 = 30;
 pub const REQUESTS_AT_ONCE: usize = 32;
 
 /// What came from whom.
-struct Fetched {
-    bytes: Vec<u8>,
-    from: Option<String>,
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// All of it, verified.
+    pub bytes: Bytes,
+    /// The name of the owner that gave it; `None` if it was here.
+    pub from: Option<String>,
 }
 
 impl Downloads {
@@ -75,27 +80,34 @@ impl Downloads {
     async fn bytes_of(&self, item: &Item, from: &From) -> Result<Option<Fetched>, Failed> {
         let id = item.content_id;
         if item.len == 0 && id == ContentId::of(&[]) {
-            return Ok(Some(Fetched { bytes: Vec::new(), from: None }));
+            return Ok(Some(Fetched { bytes: Bytes::new(), from: None }));
         }
         if let Some(bytes) = self.bytes_here(id).await {
-            return Ok(Some(Fetched { bytes, from: None }));
+            return Ok(Some(Fetched { bytes: bytes.into(), from: None }));
         }
-        let _turn = self.small.acquire().await;
         // Before they come: what is asked for is sent at once.
         self.limit.take(item.len).await;
         let is_guessed = item.owners.is_none() && *from == From::All;
-        if is_guessed && let Some(sources) = self.recent.get(Instant::now()) {
-            let guess = tokio::time::timeout(HEAD_START, self.fetch_whole(item, &sources)).await;
-            if let Ok(Ok(Some(fetched))) = guess {
-                return Ok(Some(fetched));
-            }
+        let guessed = if is_guessed { self.recent.get(Instant::now()) } else { None };
+        if let Some(sources) = &guessed
+            && let Some(fetched) = self.bundled(item, sources).await
+        {
+            return Ok(Some(fetched));
         }
+        let turn = self.small.acquire().await;
         let sources = self.sources_of(item, from).await?;
+        drop(turn);
         if is_guessed {
             self.recent.set(&sources, Instant::now());
         }
         let mut last = None;
         for sources in attempts(sources, from) {
+            if guessed.as_ref().is_none_or(|guessed| !guessed.keys().eq(sources.keys()))
+                && let Some(fetched) = self.bundled(item, &sources).await
+            {
+                return Ok(Some(fetched));
+            }
+            let _turn = self.small.acquire().await;
             match self.fetch_whole(item, &sources).await {
                 Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::Unverified) => {
                     last = Some(failed);
@@ -104,6 +116,13 @@ impl Downloads {
             }
         }
         last.map_or(Ok(None), Err)
+    }
+
+    /// The bytes, if an owner gives them in a bundle.
+    async fn bundled(&self, item: &Item, sources: &Sources) -> Option<Fetched> {
+        let complete = sources.iter().filter(|(_, source)| source.owner.complete);
+        let complete = complete.map(|(peer, source)| (*peer, source.clone())).collect();
+        self.bundler.fetch(item.content_id, item.len, complete).await
     }
 
     /// The bytes of a file that we share under another name, verified like anybody else's.
@@ -158,7 +177,7 @@ impl Downloads {
                     Ok(bytes) if ContentId::of(&bytes) == id => {
                         self.traffic.n_verified.fetch_add(1, Ordering::Relaxed);
                         self.traffic.on_received(&source.owner, id, bytes.len() as u64);
-                        return Ok(Some(Fetched { bytes, from: Some(source.owner.name.clone()) }));
+                        return Ok(Some(Fetched { bytes: bytes.into(), from: Some(source.owner.name.clone()) }));
                     }
                     Ok(_) => {
                         self.traffic.on_failed(Reason::Corrupt);

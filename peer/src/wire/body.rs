@@ -50,8 +50,42 @@ pub struct Slot {
     pub seat: Option<Seat>,
 }
 
+/// Bytes that are in memory already, in pieces.
+pub fn in_pieces(
+    bytes: Bytes,
+    limit: Throttle,
+    traffic: Arc<Traffic>,
+    slot: Slot,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let running = Running::new(traffic.clone());
+    futures::stream::unfold(
+        (bytes, limit, traffic, running, slot),
+        |(mut left, limit, traffic, running, slot)| async move {
+            if left.is_empty() {
+                return None;
+            }
+            let piece = next_piece(&mut left, &limit, &traffic).await;
+            Some((Ok(piece), (left, limit, traffic, running, slot)))
+        },
+    )
+}
+
+/// What may be sent now, and is counted as sent.
+async fn next_piece(left: &mut Bytes, limit: &Throttle, traffic: &Traffic) -> Bytes {
+    let n_granted = limit.take_piece(left.len() as u64).await;
+    traffic.up.fetch_add(n_granted, Ordering::Relaxed);
+    left.split_to(usize::try_from(n_granted).unwrap_or(usize::MAX).min(left.len()))
+}
+
 /// Counts a running upload for as long as it lives.
 struct Running(Arc<Traffic>);
+
+impl Running {
+    fn new(traffic: Arc<Traffic>) -> Self {
+        traffic.n_uploads.fetch_add(1, Ordering::Relaxed);
+        Self(traffic)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -62,8 +96,7 @@ impl Drop for Running {
 impl FileSlices {
     /// The bytes as a stream; the next slice is read while the last one is sent.
     pub fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        self.traffic.n_uploads.fetch_add(1, Ordering::Relaxed);
-        let running = Running(self.traffic.clone());
+        let running = Running::new(self.traffic.clone());
         let ahead = self.read_at(self.bytes.start);
         let begun = (self, Bytes::new(), ahead, running);
         futures::stream::try_unfold(begun, |(mut slices, mut slice, mut ahead, running)| async move {
@@ -73,9 +106,7 @@ impl FileSlices {
                 slices.bytes.start += slice.len() as u64;
                 ahead = slices.read_at(slices.bytes.start);
             }
-            let n_granted = slices.limit.take_piece(slice.len() as u64).await;
-            slices.traffic.up.fetch_add(n_granted, Ordering::Relaxed);
-            let piece = slice.split_to(usize::try_from(n_granted).unwrap_or(usize::MAX).min(slice.len()));
+            let piece = next_piece(&mut slice, &slices.limit, &slices.traffic).await;
             Ok(Some((piece, (slices, slice, ahead, running))))
         })
     }

@@ -2,6 +2,8 @@
 
 pub mod announce;
 pub mod body;
+pub mod bundle;
+pub mod bundles;
 pub mod crowd;
 pub mod digests;
 pub mod exports;

@@ -17,6 +17,7 @@ use potluck_common::tree::LengthProof;
 use potluck_common::{ContentId, SharePath};
 use reqwest::{Response, StatusCode, Url, header};
 
+use super::bundle::write_ids;
 use super::serve::{COMING_HEADER, CONTENT_LEN_HEADER, FRESH_HEADER, LENGTH_PROOF_HEADER};
 use super::tracker_client::{MAX_SYNC_ANSWER_LEN, longest_wait, root_cause, set_sync_query};
 use crate::range::parse_content_range;
@@ -155,6 +156,26 @@ impl PeerClient {
             return Err(FetchError::Wrong("not the whole"));
         }
         read_at_most(response, max).await
+    }
+
+    /// Starts reading a bundle of small contents; the body is one, if the owner is honest, and may be anything.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn bundle(
+        &self,
+        base: &Url,
+        ids: impl IntoIterator<Item = ContentId>,
+        request_id: &str,
+    ) -> Result<Response, FetchError> {
+        let mut url = base.clone();
+        url.set_path("v1/contents");
+        url.set_query(Some(&format!("ids={}", write_ids(ids))));
+        let response = check(self.clients().http.get(url).header(REQUEST_ID, request_id).send().await)?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            _ => Err(FetchError::Wrong("not the whole")),
+        }
     }
 
     /// Reads a short range to its end; it may be empty.

@@ -37,6 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::{FileSlices, Slot};
+use super::bundles;
 use super::crowd::Crowd;
 use super::exports;
 use super::feed::{FeedError, SyncFeed};
@@ -132,6 +133,7 @@ pub fn router(serve: Serve, people: People, pages: Pages, metrics: PeerMetrics, 
         .route_layer(axum::middleware::from_fn_with_state(people.clone(), people::dress))
         .merge(exports::router(people))
         .routes(routes!(chunk_map))
+        .merge(bundles::router())
         .routes(routes!(have))
         .routes(routes!(index))
         .routes(routes!(sync))
@@ -143,7 +145,7 @@ pub fn router(serve: Serve, people: People, pages: Pages, metrics: PeerMetrics, 
         .merge(docs::router(&without_wildcards(document)))
         .fallback(|| async {
             not_found(
-                "A peer serves its page at /, and /f/PATH, /v1/content/ID, /v1/content/ID/chunks, …/have, …/metalink, …/torrent, /v1/index and /v1/sync.",
+                "A peer serves its page at /, and /f/PATH, /v1/content/ID, /v1/content/ID/chunks, …/have, …/metalink, …/torrent, /v1/contents, /v1/index and /v1/sync.",
             )
         })
         .method_not_allowed_fallback(|| async { method_not_allowed() })
@@ -464,7 +466,7 @@ impl Serve {
     /// Under a limit as few uploads run side by side as get a rate that their readers can live with. A request waits in
     /// turn for a while then: each place that gets free would otherwise go to whoever asks just then, and some would ask in
     /// vain for ever.
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         let take = || self.slots.clone().try_acquire_owned().ok();
         let n_at_once = || self.limit.n_at_once(LEAST_UPLOAD_RATE);
         if n_at_once() >= self.n_slots {
@@ -485,7 +487,7 @@ impl Serve {
         tokio::time::timeout(SLOT_PATIENCE, in_turn).await.ok()
     }
 
-    fn choked(&self) -> Response {
+    pub(super) fn choked(&self) -> Response {
         self.traffic.n_refused.fetch_add(1, Ordering::Relaxed);
         choked(self.retry_after_s)
     }

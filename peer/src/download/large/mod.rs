@@ -113,7 +113,7 @@ impl Downloads {
             (Proven::Several(map, proof), liars) => (map, proof, liars),
             // The tracker named another length than the owners.
             (Proven::One(bytes, giver), _) => {
-                let small = Small { content_id: id, bytes, target: target.clone(), dress: None };
+                let small = Small { content_id: id, bytes: bytes.into(), target: target.clone(), dress: None };
                 return self.keep_small(small, Some(giver)).await;
             }
         };

@@ -1,0 +1,255 @@
+//! The bundling task: owns what is [`Waiting`] and asks owners for bundles of it.
+//!
+//! It waits for nobody: what is wanted while requests run is part of the next ones. So a content that is wanted alone is asked
+//! for at once, and the more are wanted, the more of them share a request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use potluck_common::{ContentId, PeerId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::claim::next_piece;
+use super::fetch::{failure, reason};
+use super::owners::{Source, Sources};
+use super::small::Fetched;
+use super::waiting::{Bundle, BundleId, Ending, Waiting};
+use crate::traffic::{Reason, Traffic};
+use crate::wire::bundle::Unbundler;
+use crate::wire::peer_client::{FetchError, PeerClient};
+
+/// Contents that are told of at once, and wait to be heard.
+const MAX_TOLD: usize = 256;
+
+/// A content that is wanted.
+#[derive(Debug)]
+struct Wish {
+    id: ContentId,
+    len: u64,
+    sources: Sources,
+    answer: oneshot::Sender<Fetched>,
+}
+
+/// Tells the bundling task what is wanted. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Bundler(mpsc::Sender<Wish>);
+
+impl Bundler {
+    /// A content of at most `len` bytes, verified; `None` if nobody gives it in a bundle. Dropping it withdraws the wish.
+    pub async fn fetch(&self, id: ContentId, len: u64, sources: Sources) -> Option<Fetched> {
+        let (answer, fetched) = oneshot::channel();
+        self.0.send(Wish { id, len, sources, answer }).await.ok()?;
+        fetched.await.ok()
+    }
+}
+
+/// The task's end of it, and what it works with.
+pub struct Bundling {
+    wishes: mpsc::Receiver<Wish>,
+    waiting: Waiting,
+    /// Who waits for what; those who are dropped are told that nobody gave it.
+    waiters: HashMap<ContentId, Vec<oneshot::Sender<Fetched>>>,
+    /// Where owners are of which something is wanted.
+    sources: HashMap<PeerId, Arc<Source>>,
+    asker: Asker,
+}
+
+/// What a request works with.
+#[derive(Clone)]
+struct Asker {
+    peers: PeerClient,
+    traffic: Arc<Traffic>,
+    /// An owner may be silent for so long…
+    owner_timeout: Duration,
+    /// …and needs to give so many bytes a second.
+    slow_rate: u64,
+}
+
+/// Makes a pair.
+pub fn bundler(
+    peers: PeerClient,
+    traffic: Arc<Traffic>,
+    owner_timeout: Duration,
+    slow_rate: u64,
+) -> (Bundler, Bundling) {
+    let (sender, wishes) = mpsc::channel(MAX_TOLD);
+    let bundling = Bundling {
+        wishes,
+        waiting: Waiting::default(),
+        waiters: HashMap::new(),
+        sources: HashMap::new(),
+        asker: Asker { peers, traffic, owner_timeout, slow_rate: slow_rate.max(1) },
+    };
+    (Bundler(sender), bundling)
+}
+
+impl Bundling {
+    /// Runs until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.bundle()).await;
+    }
+
+    async fn bundle(&mut self) {
+        let (sender, mut come) = mpsc::channel(MAX_TOLD);
+        let mut asking = JoinSet::new();
+        let mut told = Vec::new();
+        loop {
+            self.ask(&mut asking, &sender);
+            let due = self.waiting.next_deadline();
+            tokio::select! {
+                n = self.wishes.recv_many(&mut told, MAX_TOLD) => {
+                    if n == 0 {
+                        return;
+                    }
+                    told.drain(..).for_each(|wish| self.on_wish(wish));
+                }
+                Some((id, fetched)) = come.recv() => self.on_come(id, &fetched),
+                Some(ended) = asking.join_next() => {
+                    // It told of all that came before it ended.
+                    while let Ok((id, fetched)) = come.try_recv() {
+                        self.on_come(id, &fetched);
+                    }
+                    match ended {
+                        Ok((bundle, ending)) => self.on_ended(bundle, ending),
+                        Err(error) => tracing::error!(%error, "a request for a bundle failed"),
+                    }
+                }
+                () = sleep_until(due) => self.waiting.on_tick(Instant::now()),
+            }
+        }
+    }
+
+    fn on_wish(&mut self, wish: Wish) {
+        let now = Instant::now();
+        if self.waiting.want(wish.id, wish.len, wish.sources.keys().copied(), now) {
+            self.waiters.entry(wish.id).or_default().push(wish.answer);
+            for (peer, source) in wish.sources {
+                self.sources.insert(peer, source);
+            }
+        }
+    }
+
+    /// Asks for what there is to be asked for.
+    fn ask(&mut self, asking: &mut JoinSet<(BundleId, Ending)>, come: &mpsc::Sender<(ContentId, Fetched)>) {
+        while let Some(mut bundle) = self.waiting.next_bundle(Instant::now()) {
+            bundle.contents.retain(|(id, _)| self.is_wanted(*id));
+            let Some(source) = self.sources.get(&bundle.owner).filter(|_| !bundle.contents.is_empty()) else {
+                self.on_ended(bundle.id, Ending::Broken);
+                continue;
+            };
+            asking.spawn(self.asker.clone().ask(source.clone(), bundle, come.clone()));
+        }
+    }
+
+    /// Whether somebody still waits for it; else it is forgotten.
+    fn is_wanted(&mut self, id: ContentId) -> bool {
+        let is_wanted = self.waiters.get(&id).is_some_and(|waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
+        if !is_wanted {
+            self.waiters.remove(&id);
+            self.waiting.done(id);
+        }
+        is_wanted
+    }
+
+    fn on_come(&mut self, id: ContentId, fetched: &Fetched) {
+        self.waiting.done(id);
+        for waiter in self.waiters.remove(&id).into_iter().flatten() {
+            let _gone = waiter.send(fetched.clone());
+        }
+    }
+
+    fn on_ended(&mut self, bundle: BundleId, ending: Ending) {
+        for given_back in self.waiting.on_ended(bundle, ending, Instant::now()) {
+            self.waiters.remove(&given_back);
+        }
+        if self.waiters.is_empty() {
+            self.sources.clear();
+        }
+    }
+}
+
+impl Asker {
+    /// Asks for one bundle, and tells of each content as it comes.
+    async fn ask(
+        self,
+        source: Arc<Source>,
+        bundle: Bundle,
+        come: mpsc::Sender<(ContentId, Fetched)>,
+    ) -> (BundleId, Ending) {
+        let len: u64 = bundle.contents.iter().map(|(_, len)| len).sum();
+        // Slower than this is too slow (C11).
+        let patience = self.owner_timeout + Duration::from_secs(len / self.slow_rate);
+        let read = tokio::time::timeout(patience, self.read(&source, &bundle.contents, &come));
+        let ending = match read.await {
+            Ok(Ok(())) => Ending::Whole,
+            Ok(Err(Useless { reason, ending })) => {
+                self.traffic.on_failed(reason);
+                ending
+            }
+            Err(_) => {
+                self.traffic.on_failed(Reason::Stalled);
+                Ending::Broken
+            }
+        };
+        tracing::debug!(owner = source.owner.name, n = bundle.contents.len(), ?ending, "asked for a bundle");
+        (bundle.id, ending)
+    }
+
+    async fn read(
+        &self,
+        source: &Source,
+        contents: &[(ContentId, u64)],
+        come: &mpsc::Sender<(ContentId, Fetched)>,
+    ) -> Result<(), Useless> {
+        let request_id = format!("{:08x}-0", fastrand::u32(..));
+        let ids = contents.iter().map(|(id, _)| *id);
+        let mut response = self.peers.bundle(&source.base, ids, &request_id).await?;
+        let mut unbundler = Unbundler::new(contents.iter().copied());
+        while let Some(piece) = next_piece(&mut response).await.map_err(|_| Useless::BROKEN)? {
+            for (id, bytes) in unbundler.feed(&piece).map_err(|_| Useless::BROKEN)? {
+                if ContentId::of(&bytes) != id {
+                    tracing::warn!(owner = source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
+                    return Err(Useless { reason: Reason::Corrupt, ending: Ending::Broken });
+                }
+                self.traffic.n_verified.fetch_add(1, Ordering::Relaxed);
+                self.traffic.on_received(&source.owner, id, bytes.len() as u64);
+                let fetched = Fetched { bytes, from: Some(source.owner.name.clone()) };
+                // The task that reads this outlives its requests, or ends them.
+                let _ends = come.send((id, fetched)).await;
+            }
+        }
+        if unbundler.is_whole() { Ok(()) } else { Err(Useless::BROKEN) }
+    }
+}
+
+/// An answer that is of no further use.
+struct Useless {
+    reason: Reason,
+    ending: Ending,
+}
+
+impl Useless {
+    const BROKEN: Self = Self { reason: Reason::Short, ending: Ending::Broken };
+}
+
+impl From<FetchError> for Useless {
+    fn from(error: FetchError) -> Self {
+        let ending = match error {
+            FetchError::Unreachable(_) => Ending::UNREACHABLE,
+            FetchError::Choked(retry_after) => Ending::Away(retry_after),
+            _ => Ending::Broken,
+        };
+        Self { reason: reason(failure(&error)), ending }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

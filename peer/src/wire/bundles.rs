@@ -1,0 +1,107 @@
+//! The route that gives several small contents in one answer, in the form of [`super::bundle`].
+//!
+//! For a file of a few kilobytes a request costs both sides far more than its bytes; so thousands of files go in
+//! bundles. A content is given only if the file is in the very state in which it was hashed, before and after it is read.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use potluck_common::chunk::MIN_CHUNK_LEN;
+use potluck_common::net::problem::{internal, problem};
+use potluck_common::openapi::{AnyProblem, BadQuery};
+use potluck_common::{ContentId, SharePath};
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::{Slot, in_pieces};
+use super::bundle::{MAX_BUNDLE_LEN, MAX_CONTENTS, push_part, read_ids};
+use super::serve::Serve;
+use crate::share::folder::{FileIdentity, ShareFolder};
+use crate::share::library::SharedFile;
+
+/// The route.
+pub(super) fn router() -> OpenApiRouter<Serve> {
+    OpenApiRouter::new().routes(routes!(contents))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ContentsQuery {
+    /// Content ids, 64 at most, with commas between them.
+    ids: String,
+}
+
+/// Several contents of one chunk each, 512 KiB in all at most.
+///
+/// Each is 32 bytes with its id, 4 bytes with its length (big-endian) and its bytes. Contents that are not held, are longer than
+/// 256 KiB or have no room are left out.
+#[utoipa::path(get, path = "/v1/contents", params(ContentsQuery),
+    responses((status = 200, description = "Those that are here.", body = Vec<u8>, content_type = "application/octet-stream"),
+        BadQuery, AnyProblem))]
+async fn contents(
+    State(serve): State<Serve>,
+    query: Result<Query<ContentsQuery>, QueryRejection>,
+) -> Result<Response, Response> {
+    let bad_query = |detail: String| {
+        problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", detail).into_response()
+    };
+    let Query(query) = query.map_err(|error| bad_query(error.body_text()))?;
+    let ids = read_ids(&query.ids).map_err(|error| bad_query(format!("It takes ids=ID,ID,…: {error}.")))?;
+    let permit = serve.permit().await.ok_or_else(|| serve.choked())?;
+    let reader = serve.clone();
+    let bundle = tokio::task::spawn_blocking(move || reader.bundle(&ids)).await;
+    let bundle = bundle.map_err(|error| {
+        tracing::error!(%error, "making a bundle failed");
+        internal().into_response()
+    })?;
+    let len = bundle.len();
+    let pieces = in_pieces(bundle.into(), serve.limit, serve.traffic, Slot { permit, seat: None });
+    let head =
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, len.to_string())];
+    Ok((head, Body::from_stream(pieces)).into_response())
+}
+
+impl Serve {
+    /// Reads what is here of these contents.
+    fn bundle(&self, ids: &[ContentId]) -> Vec<u8> {
+        let mut bundle = Vec::new();
+        let mut left = MAX_BUNDLE_LEN;
+        for &id in ids.iter().take(MAX_CONTENTS) {
+            for (path, file) in self.library.find(id) {
+                let len = file.identity.len;
+                if len > MIN_CHUNK_LEN.min(left) {
+                    break;
+                }
+                match add(&mut bundle, &self.folder, &path, file) {
+                    Ok(()) => {
+                        left -= len;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(path = path.as_str(), %error, "a shared file is not what it was");
+                        self.look_again.at(path);
+                    }
+                }
+            }
+        }
+        bundle
+    }
+}
+
+fn add(bundle: &mut Vec<u8>, folder: &ShareFolder, path: &SharePath, file: SharedFile) -> io::Result<()> {
+    let open = folder.open_unchanged(path, file.identity)?;
+    let len = u32::try_from(file.identity.len).map_err(io::Error::other)?;
+    push_part(bundle, file.content_id, len, |bytes| {
+        open.read_exact_at(bytes, 0)?;
+        match FileIdentity::of(&open)? == file.identity {
+            true => Ok(()),
+            false => Err(io::Error::other("the file changed while it was read")),
+        }
+    })
+}
