@@ -41,8 +41,8 @@ pub fn write_ids(ids: impl IntoIterator<Item = ContentId>) -> String {
 /// See [`IdsError`].
 pub fn read_ids(text: &str) -> Result<Vec<ContentId>, IdsError> {
     let mut ids = Vec::new();
-    for text in text.split(',') {
-        if ids.len() == MAX_CONTENTS {
+    for (n, text) in text.split(',').enumerate() {
+        if n == MAX_CONTENTS {
             return Err(IdsError::TooMany);
         }
         let id = text.parse().map_err(|_| IdsError::NotIds)?;

@@ -15,7 +15,8 @@ use tokio::net::TcpListener;
 
 use crate::harness::{Node, Tracker, eventually, noise};
 use crate::hostile_owner::{
-    Ask, CHUNK, Content, HostileOwner, answer, bare, cut, endless, map_answer, range_answer, then_silence, trickle,
+    Ask, CHUNK, Content, HostileOwner, answer, bare, bundle_answer, cut, endless, map_answer, range_answer,
+    then_silence, trickle,
 };
 
 /// Chunks of an ordinary content: enough that every owner is asked for a few runs at once, before anybody has given all.
@@ -613,8 +614,20 @@ async fn a_choking_owner_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn contents_of_one_chunk_from_hostile_owners() {
     type Form = fn(&Content, &Ask) -> Response<Body>;
-    let forms: [(&str, Form); 9] = [
+    let forms: [(&str, Form); 15] = [
         ("other bytes", |c, ask| c.with_bytes(ask, |_, bytes| bytes[0] ^= 1)),
+        ("nothing in its bundles", |c, ask| if *ask == Ask::Bundle { bundle_answer(&[]) } else { c.honest(ask) }),
+        ("a bundle of something else", |c, ask| match ask {
+            Ask::Bundle => bundle_answer(&[(ContentId::of(b"x"), b"x"), (c.id, &c.data)]),
+            _ => c.honest(ask),
+        }),
+        ("a bundle with the same twice", |c, _| bundle_answer(&[(c.id, &c.data), (c.id, &c.data)])),
+        ("a bundle with more", |c, _| bundle_answer(&[(c.id, &[&c.data[..], b"!"].concat())])),
+        ("a bundle that ends in a head", |c, _| answer(200).body(c.data.slice(..20).into()).unwrap()),
+        ("a bundle that goes silent", |c, ask| match ask {
+            Ask::Bundle => answer(200).body(then_silence(c.id.as_bytes().to_vec().into())).unwrap(),
+            _ => c.honest(ask),
+        }),
         ("one byte more", |c, _| answer(200).body([&c.data[..], b"!"].concat().into()).unwrap()),
         ("one byte less", |c, _| answer(200).body(c.data.slice(1..).into()).unwrap()),
         ("without end", |_, _| answer(200).body(endless()).unwrap()),

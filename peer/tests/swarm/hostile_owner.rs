@@ -45,6 +45,8 @@ pub(crate) enum Ask {
     Have,
     Whole,
     Range(Range<usize>),
+    /// Several contents in one answer, this one among them.
+    Bundle,
 }
 
 impl Content {
@@ -64,6 +66,7 @@ impl Content {
             Ask::Map => map_answer(self, self.data.len() as u64, self.map.clone()),
             Ask::Have => answer(200).body("{\"complete\":true}\n".into()).unwrap(),
             Ask::Whole => answer(200).body(self.data.clone().into()).unwrap(),
+            Ask::Bundle => bundle_answer(&[(self.id, &self.data)]),
             Ask::Range(range) => range_answer(self, range.clone(), self.data.slice(range.clone())),
         }
     }
@@ -72,13 +75,14 @@ impl Content {
     pub(crate) fn with_bytes(&self, ask: &Ask, change: impl Fn(usize, &mut [u8])) -> Response<Body> {
         let range = match ask {
             Ask::Map | Ask::Have => return self.honest(ask),
-            Ask::Whole => 0..self.data.len(),
+            Ask::Whole | Ask::Bundle => 0..self.data.len(),
             Ask::Range(range) => range.clone(),
         };
         let mut bytes = self.data[range.clone()].to_vec();
         change(range.start, &mut bytes);
         match ask {
             Ask::Whole => answer(200).body(bytes.into()).unwrap(),
+            Ask::Bundle => bundle_answer(&[(self.id, &bytes)]),
             _ => range_answer(self, range, bytes),
         }
     }
@@ -103,6 +107,13 @@ pub(crate) fn map_answer(content: &Content, len: u64, map: Vec<u8>) -> Response<
         answer = answer.header("potluck-length-proof", hex::encode(proof.as_wire()));
     }
     answer.body(map.into()).unwrap()
+}
+
+/// A bundle of these parts, whether or not they are what their ids say.
+pub(crate) fn bundle_answer(parts: &[(ContentId, &[u8])]) -> Response<Body> {
+    let parts =
+        parts.iter().map(|(id, bytes)| [id.as_bytes(), &(bytes.len() as u32).to_be_bytes()[..], bytes].concat());
+    answer(200).body(parts.collect::<Vec<_>>().concat().into()).unwrap()
 }
 
 /// 206 for that range with any body.
@@ -275,10 +286,14 @@ impl Inner {
     fn respond(self: Arc<Self>, request: &Request) -> Response<Body> {
         let content = format!("/v1/content/{}", self.content.id);
         let range = request.headers().get(header::RANGE).map(|value| parse(value.to_str().unwrap()));
-        let ask = match request.uri().path().strip_prefix(&content) {
+        let uri = request.uri();
+        let ask = match uri.path().strip_prefix(&content) {
             Some("/chunks") => Ask::Map,
             Some("/have") => Ask::Have,
             Some("") => range.map_or(Ask::Whole, Ask::Range),
+            None if uri.path() == "/v1/contents" && uri.query().unwrap().contains(&self.content.id.to_string()) => {
+                Ask::Bundle
+            }
             _ => return bare(404),
         };
         self.asked.lock().unwrap().push(ask.clone());

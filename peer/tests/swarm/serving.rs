@@ -356,7 +356,7 @@ async fn h13_upload_slots() {
     let path = format!("/v1/content/{id}");
     let reader = node.get(&path).await;
     assert_eq!(reader.status(), 200);
-    for path in [path.as_str(), "/f/big"] {
+    for path in [path.as_str(), "/f/big", &format!("/v1/contents?ids={id}")] {
         let answer = node.get(path).await;
         assert_eq!(answer.status(), 503, "{path}");
         assert_eq!(answer.headers()["retry-after"], "1");
@@ -379,6 +379,45 @@ async fn h13_upload_slots() {
         downloads.iter().all(|finished| finished.as_ref().is_ok_and(|finished| finished.content_id == id)),
         "{downloads:?}"
     );
+}
+
+/// Several small contents in one answer, what is not here as it was hashed is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn bundles() {
+    let tracker = Tracker::start().await;
+    let config = |share: &Path| Config { upload_slots: 1, ..quick(share, &tracker.url, "server") };
+    let (small, large, big) = (noise(1_000, 1), noise(256 << 10, 2), noise((256 << 10) + 1, 3));
+    let more = noise(256 << 10, 4);
+    let changed = noise(500, 5);
+    let files: [(&str, &[u8]); 6] =
+        [("small", &small), ("d/large", &large), ("big", &big), ("more", &more), ("empty", b""), ("changed", &changed)];
+    let node = Node::start_on(root_with(&files), config).await.unwrap();
+    tracker.wait_for_owners(ContentId::of(&changed), 1).await;
+    eventually("all are shared", async || node.status().await.n_files == 6).await;
+    let part = |data: &[u8]| [ContentId::of(data).as_bytes(), &(data.len() as u32).to_be_bytes()[..], data].concat();
+    let ask = async |contents: &[&[u8]]| {
+        let ids: Vec<_> = contents.iter().map(|data| ContentId::of(data).to_string()).collect();
+        node.get(&format!("/v1/contents?ids={}", ids.join(","))).await
+    };
+    // Written over without a look at the folder in between: the very next request must notice.
+    std::fs::write(node.share().join("changed"), noise(500, 6)).unwrap();
+    let answer = ask(&[b"nobody has this", &small, &changed, b"", &small, &big, &large]).await;
+    assert_eq!(answer.status(), 200);
+    let body = answer.bytes().await.unwrap();
+    assert!(body == [part(&small), part(b""), part(&large)].concat(), "{} bytes", body.len());
+    let body = ask(&[&large, &small, &more]).await.bytes().await.unwrap();
+    assert!(body == [part(&large), part(&small)].concat(), "there is room for 512 KiB: {} bytes", body.len());
+    assert_eq!(ask(&[b"nobody has this"]).await.bytes().await.unwrap().len(), 0);
+
+    let id = ContentId::of(&small).to_string();
+    for bad in ["", "?ids=", "?ids=x", &format!("?ids={id},"), &format!("?ids={}", vec![&*id; 65].join(",")), "?id=1"] {
+        let path = format!("/v1/contents{bad}");
+        let answer = node.get(&path).await;
+        assert_eq!(answer.status(), 400, "{path}");
+        is_problem(&path, 400, &answer.headers().clone(), &answer.bytes().await.unwrap());
+    }
+    let (status, headers, body) = raw(&node, &format!("HEAD /v1/contents?ids={id} HTTP/1.1\r\nhost: 127.0.0.1")).await;
+    assert_eq!((status, &headers["content-length"], body.len()), (200, &"1036".parse().unwrap(), 0));
 }
 
 /// A crowd of leechers is served a few at a time, and nobody who fetches the file with a client of another kind waits for it.
