@@ -5,7 +5,7 @@ away. potluck fetches as a peer that has been running for a while, told by the o
 """
 import time
 
-from payload import link, must_equal, remove
+from payload import link, must_equal
 from processes import Tool
 from servers import Potluck, start_nginx
 
@@ -47,7 +47,7 @@ class Table:
     def __exit__(self, *_):
         self.potluck_tool.__exit__()
         self.web_tool.__exit__()
-        remove(self.base)
+        self.bench.clear_away(self.base)
 
     def share(self, index):
         return self.base / f"owner{index}"
@@ -77,7 +77,7 @@ class Table:
             return self.download(peer, folder, name, *how)
         finally:
             peer.stop()
-            remove(folder)
+            self.bench.clear_away(folder)
 
     def by_command(self, tool, name, argv):
         """argv(folder, result) is a command that makes the result, which is to equal what is shared."""
@@ -87,7 +87,7 @@ class Table:
             must_equal(folder / name, self.origin / name)
             return sample
         finally:
-            remove(folder)
+            self.bench.clear_away(folder)
 
     def curl_from_potluck(self, name):
         return self.by_command(self.potluck_tool, name, lambda _, result: curl(result, self.owner_address(), f"f/{name}"))

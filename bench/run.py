@@ -14,10 +14,12 @@ import tempfile
 from pathlib import Path
 
 import report
-from payload import Failed, file_system
+from payload import Failed, file_system, remove
 from processes import FAILED
 
 ORDER = ["hashing", "loopback", "sizes", "small_files", "memory", "sync", "multi", "crowd", "limits", "simulation"]
+
+MANY_FILES = 500  # of one result
 
 
 class Bench:
@@ -33,6 +35,7 @@ class Bench:
         self.torrent_python = args.torrent_python
         self.simulation = args.simulation
         self.failures = []
+        self.to_clear = []
 
     def places(self):
         """Folders to work in, by the type of their file system: memory first, then disk."""
@@ -44,6 +47,20 @@ class Bench:
 
     def fresh(self, place):
         return Path(tempfile.mkdtemp(prefix="plb-", dir=place))
+
+    def clear_away(self, folder):
+        """Remove it; what holds many files on a disk, only when everything has been measured. For minutes after many
+        files were deleted ext4 passes over their inodes one by one, which makes each new file near them cost most of
+        a millisecond, and whoever comes next would pay for that."""
+        many = folder.is_dir() and sum(len(files) for _, _, files in os.walk(folder)) > MANY_FILES
+        if many and not folder.is_relative_to(self.memory):
+            self.to_clear.append(folder)
+        else:
+            remove(folder)
+
+    def clear_all(self):
+        while self.to_clear:
+            remove(self.to_clear.pop())
 
     def need_space(self, place, size):
         free = shutil.disk_usage(place).free
@@ -90,6 +107,29 @@ def missing(bench, needs):
     return None
 
 
+def measure(bench, names, output):
+    for name in names:
+        benchmark = importlib.import_module(name)
+        lacks = missing(bench, benchmark.NEEDS)
+        if lacks:
+            print(f"LEFT OUT {name}: needs {lacks}", file=sys.stderr)
+            continue
+        print(f"=== {name}", file=sys.stderr, flush=True)
+        others = report.Others()
+        try:
+            parts = benchmark.run(bench)
+        except Failed as failure:
+            bench.failures.append(name)
+            print(f"FAILED {name}: {failure}", file=sys.stderr)
+            continue
+        if any("**failed**" in part for part in parts):
+            parts.append("\n**failed**: in one of the rounds it ended with an error or took too long, or its result was wrong.")
+        text = report.section(name, benchmark.TITLE, [report.stamp(bench, others), *parts])
+        print(text)
+        if output != "-":
+            report.put_section(Path(output), name, text, ORDER)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
@@ -110,26 +150,10 @@ def main():
     bench = Bench(args)
     if bench.isolated:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # new namespaces begin without
-    for name in args.names or ORDER:
-        benchmark = importlib.import_module(name)
-        lacks = missing(bench, benchmark.NEEDS)
-        if lacks:
-            print(f"LEFT OUT {name}: needs {lacks}", file=sys.stderr)
-            continue
-        print(f"=== {name}", file=sys.stderr, flush=True)
-        others = report.Others()
-        try:
-            parts = benchmark.run(bench)
-        except Failed as failure:
-            bench.failures.append(name)
-            print(f"FAILED {name}: {failure}", file=sys.stderr)
-            continue
-        if any("**failed**" in part for part in parts):
-            parts.append("\n**failed**: in one of the rounds it ended with an error or took too long, or its result was wrong.")
-        text = report.section(name, benchmark.TITLE, [report.stamp(bench, others), *parts])
-        print(text)
-        if args.output != "-":
-            report.put_section(Path(args.output), name, text, ORDER)
+    try:
+        measure(bench, args.names or ORDER, args.output)
+    finally:
+        bench.clear_all()
     sys.exit(f"FAILED: {'; '.join(bench.failures)}" if bench.failures else 0)
 
 

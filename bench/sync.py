@@ -11,7 +11,7 @@ import sys
 import time
 
 import report
-from payload import GIB, KIB, Failed, make_file, make_tree, must_equal, remove
+from payload import GIB, KIB, Failed, make_file, make_tree, must_equal
 from processes import Tool, wait_until
 from sync_tools import PotluckSync, Syncthing
 
@@ -52,7 +52,7 @@ class Running:
 
     def __exit__(self, *_):
         self.tool.__exit__()
-        remove(self.base)
+        self.bench.clear_away(self.base)
 
 
 def start_all(swarm, n, n_files):

@@ -117,7 +117,7 @@ impl Default for Config {
             record_interval: Duration::from_secs(1),
             record_bytes: 64 << 20,
             max_buffered: 48 << 20,
-            max_files: 256,
+            max_files: 512,
             scheduler: SchedulerConfig::default(),
         }
     }

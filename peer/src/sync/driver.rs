@@ -42,7 +42,7 @@ use crate::wire::neighbours::{Neighbours, Remembered};
 use crate::wire::trackers::{Member, Trackers};
 
 /// Actions at once: enough to keep owners and the disk busy with small files, few enough that a delete does not wait long.
-const MAX_ACTIONS: usize = 128;
+const MAX_ACTIONS: usize = 256;
 /// Entries offered to a tracker at once.
 const PUSH_PAGE: usize = 1_000;
 /// Troubles that are named.
