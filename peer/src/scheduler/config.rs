@@ -68,7 +68,7 @@ impl Default for SchedulerConfig {
         Self {
             run_time: Duration::from_millis(500),
             max_run_len: 16 << 20,
-            first_run_len: 512 << 10,
+            first_run_len: 256 << 10,
             per_owner: 2,
             per_owner_in_swarm: 1,
             max_per_owner: 16,

@@ -87,8 +87,11 @@ impl Scheduler {
             .owners
             .iter()
             .filter(|(_, owner)| owner.is_usable() && !owner.is_pausing(now))
-            .filter(|(_, owner)| owner.n_requests < per_owner + owner.n_extra)
-            .map(|(id, owner)| Ready { owner: *id, n_requests: owner.n_requests, rate: owner.meter.rate(now) })
+            .map(|(id, owner)| (id, owner, owner.meter.rate(now)))
+            // One request until something has come: of a crowd that starts together each would otherwise wait for several
+            // chunks of a lone seeder before it has the first one to hand on.
+            .filter(|(_, owner, rate)| owner.n_requests < rate.map_or(1, |_| per_owner + owner.n_extra))
+            .map(|(id, owner, rate)| Ready { owner: *id, n_requests: owner.n_requests, rate })
             .collect();
         ready.sort_by_key(|one| (one.n_requests, one.rate.is_some(), one.rate.map(|rate| Reverse(rate as u64))));
         ready

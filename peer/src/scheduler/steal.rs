@@ -29,15 +29,19 @@ impl Scheduler {
         if self.requests.is_empty() {
             return None;
         }
-        let mut thieves = ready.iter().filter(|one| one.n_requests == 0).peekable();
-        thieves.peek()?;
+        let mut thieves: Vec<_> = ready.iter().filter(|one| one.n_requests == 0).collect();
+        if thieves.is_empty() {
+            return None;
+        }
+        // A chunk has two carriers at most: the second one is to be somebody who has shown that it gives anything.
+        thieves.sort_by_key(|thief| thief.rate.is_none());
         // A thief has no request, so the victims are the same for all: this is asked after every fact.
         let mut victims = self.victims(now);
         victims.sort_by(|a, b| b.time.total_cmp(&a.time).then(a.id.cmp(&b.id)));
         if victims.is_empty() {
             return None;
         }
-        thieves.find_map(|thief| {
+        thieves.into_iter().find_map(|thief| {
             let stolen = victims.iter().find_map(|victim| self.steal_tail(thief, victim, now));
             stolen.or_else(|| victims.iter().find_map(|victim| self.double(thief, victim, now)))
         })
