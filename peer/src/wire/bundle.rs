@@ -53,6 +53,11 @@ pub fn read_ids(text: &str) -> Result<Vec<ContentId>, IdsError> {
     Ok(ids)
 }
 
+/// A bundle with room for so many parts with so many bytes in all.
+pub fn empty_bundle(n_parts: usize, n_bytes: u64) -> Vec<u8> {
+    Vec::with_capacity(n_parts * HEAD_LEN + usize::try_from(n_bytes).unwrap_or(0))
+}
+
 /// Puts one part at the end of a bundle: its head, and `content` what writes just `len` bytes behind it. If that fails, the
 /// bundle is as before.
 ///

@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::{Slot, in_pieces};
-use super::bundle::{MAX_BUNDLE_LEN, MAX_CONTENTS, push_part, read_ids};
+use super::bundle::{MAX_BUNDLE_LEN, empty_bundle, push_part, read_ids};
 use super::serve::Serve;
 use crate::share::folder::{FileIdentity, ShareFolder};
 use crate::share::library::SharedFile;
@@ -70,19 +70,21 @@ async fn contents(
 impl Serve {
     /// Reads what is here of these contents.
     fn bundle(&self, ids: &[ContentId]) -> Vec<u8> {
-        let mut bundle = Vec::new();
-        let mut left = MAX_BUNDLE_LEN;
-        for &id in ids.iter().take(MAX_CONTENTS) {
-            for (path, file) in self.library.find(id) {
-                let len = file.identity.len;
-                if len > MIN_CHUNK_LEN.min(left) {
-                    break;
-                }
+        let (mut n_bytes, mut found) = (0, Vec::new());
+        for id in ids {
+            let places = self.library.find(*id);
+            let Some((_, file)) = places.first() else { continue };
+            let len = file.identity.len;
+            if len <= MIN_CHUNK_LEN && n_bytes + len <= MAX_BUNDLE_LEN {
+                n_bytes += len;
+                found.push(places);
+            }
+        }
+        let mut bundle = empty_bundle(found.len(), n_bytes);
+        for places in found {
+            for (path, file) in places {
                 match add(&mut bundle, &self.folder, &path, file) {
-                    Ok(()) => {
-                        left -= len;
-                        break;
-                    }
+                    Ok(()) => break,
                     Err(error) => {
                         tracing::debug!(path = path.as_str(), %error, "a shared file is not what it was");
                         self.look_again.at(path);
