@@ -61,7 +61,6 @@ use download::job::{Downloads, large_slots, open_partials};
 use download::live::Live;
 use download::moving::AllMoving;
 use download::placing::placer;
-use download::small::REQUESTS_AT_ONCE;
 use download::spool;
 use execute::Executor;
 use execute_sync::Sync;
@@ -312,7 +311,7 @@ impl Peer {
             budget: Arc::new(buffers::Budget::new(config.max_buffered)),
             large: large_slots(),
             bundler,
-            small: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+            small: Arc::default(),
             recent: Arc::default(),
             placer,
             live,

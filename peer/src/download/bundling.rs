@@ -10,20 +10,23 @@ use std::time::{Duration, Instant};
 
 use potluck_common::{ContentId, PeerId};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::claim::next_piece;
 use super::fetch::{failure, reason};
 use super::owners::{Source, Sources};
 use super::small::Fetched;
-use super::waiting::{Bundle, BundleId, Ending, Waiting};
+use super::waiting::{BundleId, Ending, Waiting};
 use crate::traffic::{Reason, Traffic};
 use crate::wire::bundle::Unbundler;
 use crate::wire::peer_client::{FetchError, PeerClient};
 
-/// Contents that are told of at once, and wait to be heard.
+/// Wishes that wait to be heard, and contents that have come.
 const MAX_TOLD: usize = 256;
+
+/// A content that has come, and with which request.
+type Come = (BundleId, ContentId, Fetched);
 
 /// A content that is wanted.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub struct Bundling {
     waiters: HashMap<ContentId, Vec<oneshot::Sender<Fetched>>>,
     /// Where owners are of which something is wanted.
     sources: HashMap<PeerId, Arc<Source>>,
+    asking: JoinSet<Ending>,
+    running: HashMap<Id, (BundleId, AbortHandle)>,
     asker: Asker,
 }
 
@@ -82,6 +87,8 @@ pub fn bundler(
         waiting: Waiting::default(),
         waiters: HashMap::new(),
         sources: HashMap::new(),
+        asking: JoinSet::new(),
+        running: HashMap::new(),
         asker: Asker { peers, traffic, owner_timeout, slow_rate: slow_rate.max(1) },
     };
     (Bundler(sender), bundling)
@@ -95,10 +102,9 @@ impl Bundling {
 
     async fn bundle(&mut self) {
         let (sender, mut come) = mpsc::channel(MAX_TOLD);
-        let mut asking = JoinSet::new();
         let mut told = Vec::new();
         loop {
-            self.ask(&mut asking, &sender);
+            self.ask(&sender);
             let due = self.waiting.next_deadline();
             tokio::select! {
                 n = self.wishes.recv_many(&mut told, MAX_TOLD) => {
@@ -107,15 +113,19 @@ impl Bundling {
                     }
                     told.drain(..).for_each(|wish| self.on_wish(wish));
                 }
-                Some((id, fetched)) = come.recv() => self.on_come(id, &fetched),
-                Some(ended) = asking.join_next() => {
+                Some(came) = come.recv() => self.on_come(came),
+                Some(ended) = self.asking.join_next_with_id() => {
                     // It told of all that came before it ended.
-                    while let Ok((id, fetched)) = come.try_recv() {
-                        self.on_come(id, &fetched);
+                    while let Ok(came) = come.try_recv() {
+                        self.on_come(came);
                     }
                     match ended {
-                        Ok((bundle, ending)) => self.on_ended(bundle, ending),
-                        Err(error) => tracing::error!(%error, "a request for a bundle failed"),
+                        Ok((task, ending)) => self.on_ended(task, ending),
+                        Err(error) if error.is_cancelled() => self.on_ended(error.id(), Ending::Cancelled),
+                        Err(error) => {
+                            tracing::error!(%error, "a request for a bundle failed");
+                            self.on_ended(error.id(), Ending::Broken);
+                        }
                     }
                 }
                 () = sleep_until(due) => self.waiting.on_tick(Instant::now()),
@@ -125,44 +135,60 @@ impl Bundling {
 
     fn on_wish(&mut self, wish: Wish) {
         let now = Instant::now();
-        if self.waiting.want(wish.id, wish.len, wish.sources.keys().copied(), now) {
+        self.forget_if_unwanted(wish.id);
+        if self.waiting.on_wanted(wish.id, wish.len, wish.sources.keys().copied(), now) {
             self.waiters.entry(wish.id).or_default().push(wish.answer);
-            for (peer, source) in wish.sources {
-                self.sources.insert(peer, source);
-            }
+            self.sources.extend(wish.sources);
         }
     }
 
-    /// Asks for what there is to be asked for.
-    fn ask(&mut self, asking: &mut JoinSet<(BundleId, Ending)>, come: &mpsc::Sender<(ContentId, Fetched)>) {
+    /// Asks for what there is to be asked for, and ends what nobody waits for any more.
+    fn ask(&mut self, come: &mpsc::Sender<Come>) {
         while let Some(mut bundle) = self.waiting.next_bundle(Instant::now()) {
-            bundle.contents.retain(|(id, _)| self.is_wanted(*id));
-            let Some(source) = self.sources.get(&bundle.owner).filter(|_| !bundle.contents.is_empty()) else {
-                self.on_ended(bundle.id, Ending::Broken);
-                continue;
+            bundle.contents.retain(|(id, _)| !self.forget_if_unwanted(*id));
+            let asked = match self.sources.get(&bundle.owner) {
+                Some(source) if !bundle.contents.is_empty() => {
+                    self.asker.clone().ask(source.clone(), bundle.id, bundle.contents, come.clone())
+                }
+                _ => {
+                    self.give_back(bundle.id, Ending::Cancelled);
+                    continue;
+                }
             };
-            asking.spawn(self.asker.clone().ask(source.clone(), bundle, come.clone()));
+            let asking = self.asking.spawn(asked);
+            self.running.insert(asking.id(), (bundle.id, asking));
+        }
+        while let Some(cancel) = self.waiting.next_cancel() {
+            let running = self.running.values().find(|(bundle, _)| *bundle == cancel);
+            running.into_iter().for_each(|(_, asking)| asking.abort());
         }
     }
 
-    /// Whether somebody still waits for it; else it is forgotten.
-    fn is_wanted(&mut self, id: ContentId) -> bool {
+    /// Forgets what nobody waits for any more; whether that is so.
+    fn forget_if_unwanted(&mut self, id: ContentId) -> bool {
         let is_wanted = self.waiters.get(&id).is_some_and(|waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
         if !is_wanted {
             self.waiters.remove(&id);
-            self.waiting.done(id);
+            self.waiting.on_withdrawn(id);
         }
-        is_wanted
+        !is_wanted
     }
 
-    fn on_come(&mut self, id: ContentId, fetched: &Fetched) {
-        self.waiting.done(id);
+    fn on_come(&mut self, (bundle, id, fetched): Come) {
+        self.waiting.on_come(bundle, id);
         for waiter in self.waiters.remove(&id).into_iter().flatten() {
             let _gone = waiter.send(fetched.clone());
         }
     }
 
-    fn on_ended(&mut self, bundle: BundleId, ending: Ending) {
+    fn on_ended(&mut self, task: Id, ending: Ending) {
+        if let Some((bundle, _)) = self.running.remove(&task) {
+            self.give_back(bundle, ending);
+        }
+    }
+
+    /// A request is over; whoever waits for what nobody else is to be asked for is told so.
+    fn give_back(&mut self, bundle: BundleId, ending: Ending) {
         for given_back in self.waiting.on_ended(bundle, ending, Instant::now()) {
             self.waiters.remove(&given_back);
         }
@@ -177,13 +203,14 @@ impl Asker {
     async fn ask(
         self,
         source: Arc<Source>,
-        bundle: Bundle,
-        come: mpsc::Sender<(ContentId, Fetched)>,
-    ) -> (BundleId, Ending) {
-        let len: u64 = bundle.contents.iter().map(|(_, len)| len).sum();
+        bundle: BundleId,
+        contents: Vec<(ContentId, u64)>,
+        come: mpsc::Sender<Come>,
+    ) -> Ending {
+        let len: u64 = contents.iter().map(|(_, len)| len).sum();
         // Slower than this is too slow (C11).
         let patience = self.owner_timeout + Duration::from_secs(len / self.slow_rate);
-        let read = tokio::time::timeout(patience, self.read(&source, &bundle.contents, &come));
+        let read = tokio::time::timeout(patience, self.read(&source, bundle, &contents, &come));
         let ending = match read.await {
             Ok(Ok(())) => Ending::Whole,
             Ok(Err(Useless { reason, ending })) => {
@@ -192,25 +219,28 @@ impl Asker {
             }
             Err(_) => {
                 self.traffic.on_failed(Reason::Stalled);
-                Ending::Broken
+                Ending::TooSlow
             }
         };
-        tracing::debug!(owner = source.owner.name, n = bundle.contents.len(), ?ending, "asked for a bundle");
-        (bundle.id, ending)
+        tracing::debug!(owner = source.owner.name, n = contents.len(), ?ending, "asked for a bundle");
+        ending
     }
 
     async fn read(
         &self,
         source: &Source,
+        bundle: BundleId,
         contents: &[(ContentId, u64)],
-        come: &mpsc::Sender<(ContentId, Fetched)>,
+        come: &mpsc::Sender<Come>,
     ) -> Result<(), Useless> {
         let request_id = format!("{:08x}-0", fastrand::u32(..));
         let ids = contents.iter().map(|(id, _)| *id);
         let mut response = self.peers.bundle(&source.base, ids, &request_id).await?;
         let mut unbundler = Unbundler::new(contents.iter().copied());
-        while let Some(piece) = next_piece(&mut response).await.map_err(|_| Useless::BROKEN)? {
-            for (id, bytes) in unbundler.feed(&piece).map_err(|_| Useless::BROKEN)? {
+        let mut parts = Vec::new();
+        while let Some(piece) = next_piece(&mut response).await? {
+            let fed = unbundler.feed(&piece, &mut parts);
+            for (id, bytes) in parts.drain(..) {
                 if ContentId::of(&bytes) != id {
                     tracing::warn!(owner = source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
                     return Err(Useless { reason: Reason::Corrupt, ending: Ending::Broken });
@@ -219,8 +249,9 @@ impl Asker {
                 self.traffic.on_received(&source.owner, id, bytes.len() as u64);
                 let fetched = Fetched { bytes, from: Some(source.owner.name.clone()) };
                 // The task that reads this outlives its requests, or ends them.
-                let _ends = come.send((id, fetched)).await;
+                let _ends = come.send((bundle, id, fetched)).await;
             }
+            fed.map_err(|_| Useless::BROKEN)?;
         }
         if unbundler.is_whole() { Ok(()) } else { Err(Useless::BROKEN) }
     }
@@ -239,8 +270,8 @@ impl Useless {
 impl From<FetchError> for Useless {
     fn from(error: FetchError) -> Self {
         let ending = match error {
-            FetchError::Unreachable(_) => Ending::UNREACHABLE,
-            FetchError::Choked(retry_after) => Ending::Away(retry_after),
+            FetchError::Unreachable(_) => Ending::Unreachable,
+            FetchError::Choked(retry_after) => Ending::Busy(retry_after),
             _ => Ending::Broken,
         };
         Self { reason: reason(failure(&error)), ending }

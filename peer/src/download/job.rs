@@ -16,6 +16,7 @@ use super::partial::{GoesOn, PartialStore, Record, Target};
 use super::place::{PlaceError, disk_failed, is_taken, path_of, place, taken};
 use super::placing::Placer;
 use super::plan::{Item, Plan};
+use super::small::Turns;
 use crate::buffers::Budget;
 use crate::config::Config;
 use crate::discovery::directory::Directory;
@@ -72,8 +73,8 @@ pub struct Downloads {
     pub large: Arc<Semaphore>,
     /// Asks for small contents, many at once.
     pub bundler: Bundler,
-    /// Bounds requests for small contents by themselves.
-    pub small: Arc<Semaphore>,
+    /// Bounds what is done at once for small contents.
+    pub small: Arc<Turns>,
     /// Whoever had the last small content.
     pub recent: Arc<Recent>,
     /// Gives small contents their names.

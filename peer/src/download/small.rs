@@ -13,6 +13,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use potluck_common::chunk::MIN_CHUNK_LEN;
 use potluck_common::{ChunkMap, ContentId, Geometry};
+use tokio::sync::Semaphore;
 
 use super::batch::Small;
 use super::claim::HEAD_START;
@@ -27,9 +28,35 @@ use crate::wire::peer_client::{FetchError, TOO_LONG};
 
 /// Rounds over all owners while some are only busy.
 const MAX_ROUNDS: u32 = 30;
-/// Requests for whole contents that run at once: enough to keep several owners and this machine busy, few enough for any
-/// owner's upload slots. More contents than these may be waiting to be placed.
-pub const REQUESTS_AT_ONCE: usize = 32;
+/// Enough to keep several owners and this machine busy, few enough for any owner's upload slots. More contents than these may be
+/// waiting to be placed.
+const AT_ONCE: usize = 32;
+
+/// Who may do what at once for small contents.
+#[derive(Debug)]
+pub struct Turns {
+    /// Waiting for our limit.
+    limited: Semaphore,
+    /// Asking the tracker who has one.
+    lookups: Semaphore,
+    /// Asking owners for one by itself.
+    alone: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let semaphore = || Semaphore::new(AT_ONCE);
+        Self { limited: semaphore(), lookups: semaphore(), alone: semaphore() }
+    }
+}
+
+/// What a guess or a look-up brought.
+enum Found {
+    /// All of it.
+    Content(Fetched),
+    /// Its owners, and those who were guessed and did not give it.
+    Sources(Sources, Option<Sources>),
+}
 
 /// What came from whom.
 #[derive(Debug, Clone)]
@@ -85,21 +112,19 @@ impl Downloads {
         if let Some(bytes) = self.bytes_here(id).await {
             return Ok(Some(Fetched { bytes: bytes.into(), from: None }));
         }
-        // Before they come: what is asked for is sent at once.
-        self.limit.take(item.len).await;
-        let is_guessed = item.owners.is_none() && *from == From::All;
-        let guessed = if is_guessed { self.recent.get(Instant::now()) } else { None };
-        if let Some(sources) = &guessed
-            && let Some(fetched) = self.bundled(item, sources).await
-        {
-            return Ok(Some(fetched));
+        // Before they come: what is asked for is sent at once. A few wait for the limit, so that large contents get their turn
+        // among them.
+        if self.limit.rate().is_some() {
+            let _turn = self.small.limited.acquire().await;
+            self.limit.take(item.len).await;
         }
-        let turn = self.small.acquire().await;
-        let sources = self.sources_of(item, from).await?;
-        drop(turn);
-        if is_guessed {
-            self.recent.set(&sources, Instant::now());
-        }
+        let (sources, guessed) = match &item.owners {
+            Some(_) => (self.sources_of(item, from).await?, None),
+            None => match self.guess_or_look_up(item, from).await? {
+                Found::Content(fetched) => return Ok(Some(fetched)),
+                Found::Sources(sources, guessed) => (sources, guessed),
+            },
+        };
         let mut last = None;
         for sources in attempts(sources, from) {
             if guessed.as_ref().is_none_or(|guessed| !guessed.keys().eq(sources.keys()))
@@ -107,7 +132,6 @@ impl Downloads {
             {
                 return Ok(Some(fetched));
             }
-            let _turn = self.small.acquire().await;
             match self.fetch_whole(item, &sources).await {
                 Err(failed) if matches!(failed.kind, FailureKind::Unreachable | FailureKind::Unverified) => {
                     last = Some(failed);
@@ -116,6 +140,45 @@ impl Downloads {
             }
         }
         last.map_or(Ok(None), Err)
+    }
+
+    /// Whoever had the last small content most likely has this one. While nothing is known of anybody, the first who ask find it
+    /// out for the others.
+    async fn guess_or_look_up(&self, item: &Item, from: &From) -> Result<Found, Failed> {
+        if *from != From::All {
+            return Ok(Found::Sources(self.sources_of(item, from).await?, None));
+        }
+        let mut guessed = self.recent.get(Instant::now());
+        if guessed.is_none() {
+            let _turn = self.small.lookups.acquire().await;
+            guessed = self.recent.get(Instant::now());
+            if guessed.is_none() {
+                return Ok(Found::Sources(self.look_up(item).await?, None));
+            }
+        }
+        let guessed = guessed.unwrap_or_default();
+        let mut guess = std::pin::pin!(self.bundled(item, &guessed));
+        let early = tokio::time::timeout(HEAD_START, guess.as_mut()).await;
+        if let Ok(Some(fetched)) = early {
+            return Ok(Found::Content(fetched));
+        }
+        let turn = self.small.lookups.acquire().await;
+        let sources = self.look_up(item).await?;
+        drop(turn);
+        // A right guess that takes its time is waited for; a wrong one costs no more than this.
+        if early.is_err()
+            && guessed.keys().eq(sources.keys())
+            && let Some(fetched) = guess.as_mut().await
+        {
+            return Ok(Found::Content(fetched));
+        }
+        Ok(Found::Sources(sources, Some(guessed.clone())))
+    }
+
+    async fn look_up(&self, item: &Item) -> Result<Sources, Failed> {
+        let sources = self.sources_of(item, &From::All).await?;
+        self.recent.set(&sources, Instant::now());
+        Ok(sources)
     }
 
     /// The bytes, if an owner gives them in a bundle.
@@ -149,6 +212,7 @@ impl Downloads {
         let (tag, mut n_asked) = (fastrand::u32(..), 0u32);
         let (mut bad, mut why) = (0, String::from("nobody who has it answers"));
         for _ in 0..MAX_ROUNDS {
+            let turn = self.small.alone.acquire().await;
             let mut busy = Vec::new();
             let mut wait = None;
             let mut asking = FuturesUnordered::new();
@@ -192,6 +256,7 @@ impl Downloads {
                     Err(error) => why = format!("{} does not give it: {error}", source.owner.name),
                 }
             }
+            drop(turn);
             let Some(wait) = wait else { break };
             left = busy;
             tokio::time::sleep(wait).await;

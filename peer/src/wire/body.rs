@@ -1,4 +1,4 @@
-//! Response bodies: the bytes of a file in slices, one read ahead; under a limit each slice is sent in pieces.
+//! Response bodies: the bytes of a file in slices, one read ahead, or what is in memory; under a limit sent in pieces.
 
 use std::fs::File;
 use std::io;

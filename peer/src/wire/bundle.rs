@@ -39,7 +39,7 @@ pub fn write_ids(ids: impl IntoIterator<Item = ContentId>) -> String {
 ///
 /// # Errors
 /// See [`IdsError`].
-pub fn read_ids(text: &str) -> Result<Vec<ContentId>, IdsError> {
+pub fn parse_ids(text: &str) -> Result<Vec<ContentId>, IdsError> {
     let mut ids = Vec::new();
     for (n, text) in text.split(',').enumerate() {
         if n == MAX_CONTENTS {
@@ -53,9 +53,9 @@ pub fn read_ids(text: &str) -> Result<Vec<ContentId>, IdsError> {
     Ok(ids)
 }
 
-/// A bundle with room for so many parts with so many bytes in all.
-pub fn empty_bundle(n_parts: usize, n_bytes: u64) -> Vec<u8> {
-    Vec::with_capacity(n_parts * HEAD_LEN + usize::try_from(n_bytes).unwrap_or(0))
+/// How long a bundle of so many parts with so many bytes in all is.
+pub fn bundle_len(n_parts: usize, n_bytes: u64) -> usize {
+    n_parts * HEAD_LEN + usize::try_from(n_bytes).unwrap_or(0)
 }
 
 /// Puts one part at the end of a bundle: its head, and `content` what writes just `len` bytes behind it. If that fails, the
@@ -93,8 +93,9 @@ pub struct Unbundler {
 #[derive(Debug)]
 struct Part {
     id: ContentId,
-    len: usize,
-    bytes: Vec<u8>,
+    n_left: usize,
+    /// `None` for what is passed over.
+    bytes: Option<Vec<u8>>,
 }
 
 /// It is no bundle of what was asked for.
@@ -108,27 +109,31 @@ impl Unbundler {
         Self { wanted: wanted.into_iter().collect(), head: Vec::with_capacity(HEAD_LEN), part: None }
     }
 
-    /// Takes the next bytes and gives what they complete. That it is what its id says is for the caller to find out.
+    /// Takes the next bytes and adds to `come` what they complete. That it is what its id says is for the caller to find out.
+    /// What is longer than was asked for is passed over: the length that was asked with may be the wrong one.
     ///
     /// # Errors
-    /// If a part was not asked for, came already, or is too long.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<Vec<(ContentId, Bytes)>, NoBundle> {
-        let mut come = Vec::new();
+    /// If a part was not asked for, came already, or is too long for any bundle; what came before it counts.
+    pub fn feed(&mut self, mut bytes: &[u8], come: &mut Vec<(ContentId, Bytes)>) -> Result<(), NoBundle> {
         loop {
             let part = match &mut self.part {
                 Some(part) => part,
                 None => match self.read_head(&mut bytes)? {
                     Some(part) => self.part.insert(part),
-                    None => return Ok(come),
+                    None => return Ok(()),
                 },
             };
-            let (taken, rest) = bytes.split_at(bytes.len().min(part.len - part.bytes.len()));
-            part.bytes.extend_from_slice(taken);
+            let (taken, rest) = bytes.split_at(bytes.len().min(part.n_left));
+            part.n_left -= taken.len();
             bytes = rest;
-            if part.bytes.len() < part.len {
-                return Ok(come);
+            if let Some(kept) = &mut part.bytes {
+                kept.extend_from_slice(taken);
             }
-            come.extend(self.part.take().map(|part| (part.id, part.bytes.into())));
+            if part.n_left > 0 {
+                return Ok(());
+            }
+            let part = self.part.take();
+            come.extend(part.and_then(|part| Some((part.id, part.bytes?.into()))));
         }
     }
 
@@ -146,12 +151,13 @@ impl Unbundler {
         let Ok(len) = <[u8; 4]>::try_from(len) else { return Ok(None) };
         let (id, len) = (ContentId::from_bytes(*id), u32::from_be_bytes(len));
         let longest = self.wanted.remove(&id).ok_or(NoBundle)?;
-        if u64::from(len) > longest {
+        if u64::from(len) > MIN_CHUNK_LEN {
             return Err(NoBundle);
         }
         self.head.clear();
-        let len = len as usize;
-        Ok(Some(Part { id, len, bytes: Vec::with_capacity(len) }))
+        let n_left = len as usize;
+        let bytes = (u64::from(len) <= longest).then(|| Vec::with_capacity(n_left));
+        Ok(Some(Part { id, n_left, bytes }))
     }
 }
 
@@ -179,11 +185,11 @@ mod tests {
     fn ids_there_and_back() {
         let ids: Vec<_> = (0..MAX_CONTENTS).map(id).collect();
         let text = write_ids(ids.clone());
-        assert_eq!(read_ids(&text), Ok(ids));
-        assert_eq!(read_ids(&format!("{},{}", id(1), id(1))), Ok(vec![id(1)]));
-        assert_eq!(read_ids(&format!("{text},{}", id(99))), Err(IdsError::TooMany));
+        assert_eq!(parse_ids(&text), Ok(ids));
+        assert_eq!(parse_ids(&format!("{},{}", id(1), id(1))), Ok(vec![id(1)]));
+        assert_eq!(parse_ids(&format!("{text},{}", id(99))), Err(IdsError::TooMany));
         for bad in ["", ",", "x", &format!("{},", id(1)), &format!("{} {}", id(1), id(2))] {
-            assert_eq!(read_ids(bad), Err(IdsError::NotIds), "{bad}");
+            assert_eq!(parse_ids(bad), Err(IdsError::NotIds), "{bad}");
         }
     }
 
@@ -197,7 +203,7 @@ mod tests {
             let mut unbundler = Unbundler::new((0..9).map(|n| (id(n), 5_000)));
             let mut come = Vec::new();
             for piece in bundle.chunks(step) {
-                come.extend(unbundler.feed(piece).unwrap());
+                unbundler.feed(piece, &mut come).unwrap();
             }
             assert!(unbundler.is_whole());
             let come: Vec<_> = come.iter().map(|(id, bytes)| (*id, &**bytes)).collect();
@@ -205,22 +211,41 @@ mod tests {
         }
     }
 
+    /// What came before it counts, and nothing after it.
     #[test]
     fn what_was_not_asked_for_is_refused() {
-        let wanted = || Unbundler::new([(id(1), 3), (id(2), 0)]);
-        let refused: [&[(ContentId, &[u8])]; 4] =
-            [&[(id(3), b"")], &[(id(1), b"four")], &[(id(2), b"x")], &[(id(1), b"one"), (id(1), b"one")]];
+        let too_long = vec![0; MIN_CHUNK_LEN as usize + 1];
+        let refused: [&[(ContentId, &[u8])]; 3] = [&[(id(3), b"")], &[(id(1), b"two")], &[(id(2), &too_long)]];
         for parts in refused {
-            assert_eq!(wanted().feed(&bundle_of(parts)), Err(NoBundle), "{parts:?}");
+            let mut come = Vec::new();
+            let bundle = bundle_of(&[&[(id(1), &b"one"[..])], parts, &[(id(2), b"two")]].concat());
+            assert_eq!(Unbundler::new([(id(1), 3), (id(2), 3)]).feed(&bundle, &mut come), Err(NoBundle));
+            assert_eq!(come, [(id(1), Bytes::from_static(b"one"))]);
         }
-        let mut ends_early = wanted();
+    }
+
+    /// The length that was asked with may be a lie of whoever listed it: the others come all the same.
+    #[test]
+    fn what_is_longer_than_was_asked_for_is_passed_over() {
+        let bundle = bundle_of(&[(id(1), b"one"), (id(2), b"longer"), (id(3), b"three")]);
+        for step in [1, 7, bundle.len()] {
+            let (mut unbundler, mut come) = (Unbundler::new([(id(1), 3), (id(2), 1), (id(3), 5)]), Vec::new());
+            bundle.chunks(step).for_each(|piece| unbundler.feed(piece, &mut come).unwrap());
+            assert_eq!(come.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id(1), id(3)]);
+            assert!(unbundler.is_whole());
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_ends_early() {
+        let (mut unbundler, mut come) = (Unbundler::new([(id(1), 3)]), Vec::new());
         let bundle = bundle_of(&[(id(1), b"one")]);
-        assert_eq!(ends_early.feed(&bundle[..20]), Ok(vec![]));
-        assert!(!ends_early.is_whole());
-        assert_eq!(ends_early.feed(&bundle[20..38]), Ok(vec![]));
-        assert!(!ends_early.is_whole());
-        assert_eq!(ends_early.feed(&bundle[38..]), Ok(vec![(id(1), Bytes::from_static(b"one"))]));
-        assert!(ends_early.is_whole());
+        for (piece, is_whole) in [(&bundle[..20], false), (&bundle[20..38], false), (&bundle[38..], true)] {
+            assert!(come.is_empty());
+            unbundler.feed(piece, &mut come).unwrap();
+            assert_eq!(unbundler.is_whole(), is_whole);
+        }
+        assert_eq!(come, [(id(1), Bytes::from_static(b"one"))]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use potluck_common::chunk::MIN_CHUNK_LEN;
 use potluck_common::net::problem::{internal, problem};
@@ -20,10 +20,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::{Slot, in_pieces};
-use super::bundle::{MAX_BUNDLE_LEN, empty_bundle, push_part, read_ids};
+use super::bundle::{MAX_BUNDLE_LEN, bundle_len, parse_ids, push_part};
 use super::serve::Serve;
 use crate::share::folder::{FileIdentity, ShareFolder};
-use crate::share::library::SharedFile;
+use crate::share::library::{Library, SharedFile};
+use crate::share::sharing::LookAgain;
 
 /// The route.
 pub(super) fn router() -> OpenApiRouter<Serve> {
@@ -46,48 +47,69 @@ struct ContentsQuery {
         BadQuery, AnyProblem))]
 async fn contents(
     State(serve): State<Serve>,
+    method: Method,
     query: Result<Query<ContentsQuery>, QueryRejection>,
 ) -> Result<Response, Response> {
     let bad_query = |detail: String| {
         problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", detail).into_response()
     };
     let Query(query) = query.map_err(|error| bad_query(error.body_text()))?;
-    let ids = read_ids(&query.ids).map_err(|error| bad_query(format!("It takes ids=ID,ID,…: {error}.")))?;
+    let ids = parse_ids(&query.ids).map_err(|error| bad_query(format!("It takes ids=ID,ID,…: {error}.")))?;
+    let found = Found::of(&ids, &serve.library);
+    let head = |len: usize| {
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, len.to_string())]
+    };
+    if method == Method::HEAD {
+        return Ok(head(found.len()).into_response());
+    }
     let permit = serve.permit().await.ok_or_else(|| serve.choked())?;
-    let reader = serve.clone();
-    let bundle = tokio::task::spawn_blocking(move || reader.bundle(&ids)).await;
-    let bundle = bundle.map_err(|error| {
+    let (folder, look_again) = (serve.folder.clone(), serve.look_again.clone());
+    // The slot goes along: whoever hangs up at once would otherwise have it again while the disk still reads.
+    let read = tokio::task::spawn_blocking(move || (found.read(&folder, &look_again), permit)).await;
+    let (bundle, permit) = read.map_err(|error| {
         tracing::error!(%error, "making a bundle failed");
         internal().into_response()
     })?;
-    let len = bundle.len();
+    let head = head(bundle.len());
     let pieces = in_pieces(bundle.into(), serve.limit, serve.traffic, Slot { permit, seat: None });
-    let head =
-        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, len.to_string())];
     Ok((head, Body::from_stream(pieces)).into_response())
 }
 
-impl Serve {
-    /// Reads what is here of these contents.
-    fn bundle(&self, ids: &[ContentId]) -> Vec<u8> {
-        let (mut n_bytes, mut found) = (0, Vec::new());
+/// What is here of the contents that were asked for: for each the places where it can be read.
+struct Found {
+    contents: Vec<Vec<(SharePath, SharedFile)>>,
+    n_bytes: u64,
+}
+
+impl Found {
+    fn of(ids: &[ContentId], library: &Library) -> Self {
+        let mut found = Self { contents: Vec::new(), n_bytes: 0 };
         for id in ids {
-            let places = self.library.find(*id);
+            let places = library.find(*id);
             let Some((_, file)) = places.first() else { continue };
             let len = file.identity.len;
-            if len <= MIN_CHUNK_LEN && n_bytes + len <= MAX_BUNDLE_LEN {
-                n_bytes += len;
-                found.push(places);
+            if len <= MIN_CHUNK_LEN && found.n_bytes + len <= MAX_BUNDLE_LEN {
+                found.n_bytes += len;
+                found.contents.push(places);
             }
         }
-        let mut bundle = empty_bundle(found.len(), n_bytes);
-        for places in found {
+        found
+    }
+
+    /// Bytes of the bundle, if all can be read.
+    fn len(&self) -> usize {
+        bundle_len(self.contents.len(), self.n_bytes)
+    }
+
+    fn read(self, folder: &ShareFolder, look_again: &LookAgain) -> Vec<u8> {
+        let mut bundle = Vec::with_capacity(self.len());
+        for places in self.contents {
             for (path, file) in places {
-                match add(&mut bundle, &self.folder, &path, file) {
+                match add(&mut bundle, folder, &path, file) {
                     Ok(()) => break,
                     Err(error) => {
                         tracing::debug!(path = path.as_str(), %error, "a shared file is not what it was");
-                        self.look_again.at(path);
+                        look_again.at(path);
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Asking an owner: bytes and chunk maps; and any peer: what changed in the synced folder.
 //!
-//! Invariant: never more is read than was asked for, and what is returned as a body starts at the first byte of the range
-//! that was asked for. Whether the bytes are right is for the caller to prove.
+//! Invariant: of what is read to its end here never more is read than was asked for, and what is returned as a response starts
+//! at the first byte of the range or bundle that was asked for. Whether the bytes are right is for the caller to prove.
 
 use std::fmt;
 use std::ops::Range;
