@@ -616,16 +616,19 @@ async fn contents_of_one_chunk_from_hostile_owners() {
     type Form = fn(&Content, &Ask) -> Response<Body>;
     let forms: [(&str, Form); 15] = [
         ("other bytes", |c, ask| c.with_bytes(ask, |_, bytes| bytes[0] ^= 1)),
-        ("nothing in its bundles", |c, ask| if *ask == Ask::Bundle { bundle_answer(&[]) } else { c.honest(ask) }),
+        (
+            "nothing in its bundles",
+            |c, ask| if matches!(ask, Ask::Bundle(_)) { bundle_answer(&[]) } else { c.honest(ask) },
+        ),
         ("a bundle of something else", |c, ask| match ask {
-            Ask::Bundle => bundle_answer(&[(ContentId::of(b"x"), b"x"), (c.id, &c.data)]),
+            Ask::Bundle(_) => bundle_answer(&[(ContentId::of(b"x"), b"x"), (c.id, &c.data)]),
             _ => c.honest(ask),
         }),
         ("a bundle with the same twice", |c, _| bundle_answer(&[(c.id, &c.data), (c.id, &c.data)])),
         ("a bundle with more", |c, _| bundle_answer(&[(c.id, &[&c.data[..], b"!"].concat())])),
         ("a bundle that ends in a head", |c, _| answer(200).body(c.data.slice(..20).into()).unwrap()),
         ("a bundle that goes silent", |c, ask| match ask {
-            Ask::Bundle => answer(200).body(then_silence(c.id.as_bytes().to_vec().into())).unwrap(),
+            Ask::Bundle(_) => answer(200).body(then_silence(c.id.as_bytes().to_vec().into())).unwrap(),
             _ => c.honest(ask),
         }),
         ("one byte more", |c, _| answer(200).body([&c.data[..], b"!"].concat().into()).unwrap()),
@@ -652,6 +655,54 @@ async fn contents_of_one_chunk_from_hostile_owners() {
             scene.check(&newcomer, &finished).await;
             drop(newcomer.stop().await);
         }
+    }
+}
+
+/// Of many small contents in one bundle one is spoiled, left out or too long: that one is fetched elsewhere, and nothing else is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_content_in_a_bundle() {
+    let contents: Vec<_> = (0..40).map(|n| Content::new(&format!("many/{n}"), noise(700 + n, n as u64))).collect();
+    let files: Vec<(&str, &[u8])> = contents.iter().map(|content| (&*content.path, &*content.data)).collect();
+    type Part = fn(&Content, &Content) -> Option<(ContentId, Bytes)>;
+    let spoiled: [(&str, Part); 3] = [
+        ("other bytes", |c, other| Some((c.id, other.data.clone()))),
+        ("nothing", |_, _| None),
+        ("longer", |c, _| Some((c.id, [&c.data[..], b"!"].concat().into()))),
+    ];
+    for (form, part) in spoiled {
+        let tracker = Tracker::start().await;
+        let all = contents.clone();
+        let bad = HostileOwner::serve("bad", &contents[2], move |content, ask| {
+            let Ask::Bundle(ids) = ask else { return bare(404) };
+            let parts = ids.iter().filter_map(|id| match all.iter().find(|content| content.id == *id)? {
+                asked if asked.id == content.id => part(asked, &all[0]),
+                asked => Some((asked.id, asked.data.clone())),
+            });
+            let parts: Vec<_> = parts.collect();
+            bundle_answer(&parts.iter().map(|(id, bytes)| (*id, &**bytes)).collect::<Vec<_>>())
+        })
+        .await;
+        bad.announce_all(&tracker, &contents).await;
+        let honest = Node::start(&tracker, "honest", &files[2..3]).await;
+        tracker.wait_for_owners(contents[2].id, 2).await;
+        for n in 0..4 {
+            let newcomer = Node::start(&tracker, &format!("newcomer {n}"), &[]).await;
+            let (events, outcome) = newcomer.run(download("many/")).await;
+            outcome.unwrap_or_else(|failed| panic!("{form}: {failed}"));
+            assert!(contents.iter().all(|content| newcomer.read(&content.path).unwrap() == content.data), "{form}");
+            let givers = events.iter().filter_map(|event| match event {
+                Event::Finished(finished) => Some((finished.content_id, &finished.from[0].name)),
+                _ => None,
+            });
+            // Whoever is asked first for it: what is wrong is never taken.
+            for (id, giver) in givers {
+                assert_eq!(giver, if id == contents[2].id { "honest" } else { "bad" }, "{form}");
+            }
+            assert!(bad.asked().iter().any(|ask| matches!(ask, Ask::Bundle(ids) if ids.len() > 1)), "{form}");
+            newcomer.is_well().await;
+            drop(newcomer.stop().await);
+        }
+        honest.is_well().await;
     }
 }
 

@@ -19,6 +19,7 @@ use potluck_common::protocol::{
 };
 use potluck_common::tree::{LengthProof, chunk_value};
 use potluck_common::{ChunkMap, ContentId, PeerId};
+use potluck_peer::wire::bundle::parse_ids;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -45,8 +46,8 @@ pub(crate) enum Ask {
     Have,
     Whole,
     Range(Range<usize>),
-    /// Several contents in one answer, this one among them.
-    Bundle,
+    /// Several contents in one answer.
+    Bundle(Vec<ContentId>),
 }
 
 impl Content {
@@ -66,7 +67,7 @@ impl Content {
             Ask::Map => map_answer(self, self.data.len() as u64, self.map.clone()),
             Ask::Have => answer(200).body("{\"complete\":true}\n".into()).unwrap(),
             Ask::Whole => answer(200).body(self.data.clone().into()).unwrap(),
-            Ask::Bundle => bundle_answer(&[(self.id, &self.data)]),
+            Ask::Bundle(_) => bundle_answer(&[(self.id, &self.data)]),
             Ask::Range(range) => range_answer(self, range.clone(), self.data.slice(range.clone())),
         }
     }
@@ -75,14 +76,14 @@ impl Content {
     pub(crate) fn with_bytes(&self, ask: &Ask, change: impl Fn(usize, &mut [u8])) -> Response<Body> {
         let range = match ask {
             Ask::Map | Ask::Have => return self.honest(ask),
-            Ask::Whole | Ask::Bundle => 0..self.data.len(),
+            Ask::Whole | Ask::Bundle(_) => 0..self.data.len(),
             Ask::Range(range) => range.clone(),
         };
         let mut bytes = self.data[range.clone()].to_vec();
         change(range.start, &mut bytes);
         match ask {
             Ask::Whole => answer(200).body(bytes.into()).unwrap(),
-            Ask::Bundle => bundle_answer(&[(self.id, &bytes)]),
+            Ask::Bundle(_) => bundle_answer(&[(self.id, &bytes)]),
             _ => range_answer(self, range, bytes),
         }
     }
@@ -223,6 +224,16 @@ impl HostileOwner {
         self.send(tracker, vec![entry], vec![]).await;
     }
 
+    /// Lists it as an owner of all these.
+    pub(crate) async fn announce_all(&self, tracker: &Tracker, contents: &[Content]) {
+        let entry = |content: &Content| Entry {
+            path: content.path.parse().unwrap(),
+            content_id: content.id,
+            len: content.data.len() as u64,
+        };
+        self.send(tracker, contents.iter().map(entry).collect(), vec![]).await;
+    }
+
     /// Lists it as one that holds a part of its content.
     pub(crate) async fn announce_partial(&self, tracker: &Tracker, n_chunks: u32) {
         let Content { id, data, .. } = &self.inner.content;
@@ -291,8 +302,8 @@ impl Inner {
             Some("/chunks") => Ask::Map,
             Some("/have") => Ask::Have,
             Some("") => range.map_or(Ask::Whole, Ask::Range),
-            None if uri.path() == "/v1/contents" && uri.query().unwrap().contains(&self.content.id.to_string()) => {
-                Ask::Bundle
+            None if uri.path() == "/v1/contents" => {
+                Ask::Bundle(parse_ids(uri.query().unwrap().strip_prefix("ids=").unwrap()).unwrap())
             }
             _ => return bare(404),
         };
