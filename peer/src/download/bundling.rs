@@ -128,7 +128,12 @@ impl Bundling {
                         }
                     }
                 }
-                () = sleep_until(due) => self.waiting.on_tick(Instant::now()),
+                () = sleep_until(due) => {
+                    // What takes its time may have been given up.
+                    let ids: Vec<_> = self.waiters.keys().copied().collect();
+                    ids.into_iter().for_each(|id| _ = self.forget_if_unwanted(id));
+                    self.waiting.on_tick(Instant::now());
+                }
             }
         }
     }

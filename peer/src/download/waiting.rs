@@ -103,6 +103,8 @@ struct Known {
     len: u64,
     /// It is not asked before.
     rests_until: Option<Instant>,
+    /// Nothing is to wait for it before.
+    away_until: Option<Instant>,
     /// How often in a row it was busy.
     n_busy: u32,
     /// When it was asked last, as a number that grows.
@@ -349,6 +351,7 @@ impl Default for Known {
             n_late: 0,
             len: FIRST_LEN,
             rests_until: None,
+            away_until: None,
             n_busy: 0,
             asked_at: 0,
         }
@@ -365,9 +368,8 @@ impl Known {
         self.rests_until = self.rests_until.max(Some(until));
     }
 
-    /// It rests, and not because it is busy.
     fn is_away(&self, now: Instant) -> bool {
-        self.is_resting(now) && self.n_busy == 0
+        self.away_until.is_some_and(|until| until > now)
     }
 
     /// One of its requests has ended; whether nothing more is to be asked of it for now.
@@ -382,6 +384,7 @@ impl Known {
             Ending::Busy(_) | Ending::Unreachable | Ending::TooSlow => {
                 self.n_busy = 0;
                 self.len = (self.len / 2).clamp(LEAST_LEN, FIRST_LEN);
+                self.away_until = Some(now + REST);
                 self.rest(now + REST);
                 return true;
             }
@@ -550,6 +553,22 @@ mod tests {
         }
         let bundle = waiting.next_bundle(now).unwrap();
         assert_eq!(waiting.on_ended(bundle.id, Ending::Busy(rest), now), [id(1)]);
+    }
+
+    /// One place was free and one was not: it is busy and not away.
+    #[test]
+    fn busy_and_giving() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        for n in 0..10 {
+            waiting.on_wanted(id(n), 10, [owner(1)], now);
+        }
+        let (giving, busy) = (waiting.next_bundle(now).unwrap(), waiting.next_bundle(now).unwrap());
+        assert_eq!(waiting.on_ended(busy.id, Ending::Busy(LATE), now), []);
+        come(&mut waiting, &giving, now);
+        assert!(waiting.on_wanted(id(99), 10, [owner(1)], now));
+        assert_eq!(waiting.next_bundle(now), None);
+        waiting.on_tick(now + LATE);
+        assert!(waiting.next_bundle(now + LATE).is_some());
     }
 
     /// Who is late keeps what it was asked for and gets no more, and another is asked besides; what comes first ends the other.
