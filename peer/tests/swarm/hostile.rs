@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::harness::{Node, Tracker, eventually, noise};
 use crate::hostile_owner::{
-    Ask, CHUNK, Content, HostileOwner, answer, bare, bundle_answer, cut, endless, map_answer, range_answer,
+    Ask, CHUNK, Content, HostileOwner, answer, bare, bundle_answer, cut, endless, in_pieces, map_answer, range_answer,
     then_silence, trickle,
 };
 
@@ -245,13 +245,11 @@ async fn c06_claims_all_and_lacks_some() {
 #[tokio::test(flavor = "multi_thread")]
 async fn c08_c09_c10_c14_answers_of_a_wrong_form() {
     type Form = fn(&Content, &Ask, usize) -> Response<Body>;
-    // A body that is in memory counts as gone out when its first byte does.
-    const WHOLE: u64 = (N * CHUNK) as u64;
     // The last number is how many bytes may go out in vain; an endless body fills the buffers of a socket.
     let forms: [(&str, u64, Form); 12] = [
-        ("the whole for a range", WHOLE, |c, _, _| answer(200).body(c.data.clone().into()).unwrap()),
+        ("the whole for a range", MAX_WASTE, |c, _, _| answer(200).body(in_pieces(&c.data)).unwrap()),
         ("another range", MAX_WASTE, |c, _, at| range_answer(c, at + 1..at + 1 + CHUNK, vec![0; CHUNK])),
-        ("no Content-Range", WHOLE, |c, _, _| answer(206).body(c.data.clone().into()).unwrap()),
+        ("no Content-Range", MAX_WASTE, |c, _, _| answer(206).body(in_pieces(&c.data)).unwrap()),
         ("a body that is too long", MAX_WASTE, |c, ask, at| {
             let Ask::Range(range) = ask else { return bare(500) };
             let long = [&c.data[range.clone()], &[0; 1][..]].concat();
