@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use potluck_common::{ContentId, PeerId};
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::claim::next_piece;
 use super::fetch::{failure, reason};
 use super::owners::{Source, Sources};
-use super::small::Fetched;
+use super::small::{Fetched, verified};
 use super::waiting::{BundleId, Ending, Waiting};
 use crate::traffic::{Reason, Traffic};
 use crate::wire::bundle::Unbundler;
@@ -246,15 +245,8 @@ impl Asker {
         while let Some(piece) = next_piece(&mut response).await? {
             let fed = unbundler.feed(&piece, &mut parts);
             for (id, bytes) in parts.drain(..) {
-                if ContentId::of(&bytes) != id {
-                    tracing::warn!(owner = source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
-                    self.traffic.on_failed(Reason::Corrupt);
-                    // The others may be right: of a rotten disk most files are.
-                    continue;
-                }
-                self.traffic.n_verified.fetch_add(1, Ordering::Relaxed);
-                self.traffic.on_received(&source.owner, id, bytes.len() as u64);
-                let fetched = Fetched { bytes, from: Some(source.owner.name.clone()) };
+                // The others may be right: of a rotten disk most files are.
+                let Some(fetched) = verified(id, bytes, source, &self.traffic) else { continue };
                 // The task that reads this outlives its requests, or ends them.
                 let _ends = come.send((bundle, id, fetched)).await;
             }

@@ -19,10 +19,10 @@ use super::batch::Small;
 use super::claim::HEAD_START;
 use super::fetch::{failure, reason};
 use super::job::{Downloads, Outcome};
-use super::owners::{Sources, attempts};
+use super::owners::{Source, Sources, attempts};
 use super::place::{PlaceError, disk_failed, path_of, taken};
 use super::plan::Item;
-use crate::traffic::Reason;
+use crate::traffic::{Reason, Traffic};
 use crate::verb::{Contribution, Failed, FailureKind, From};
 use crate::wire::peer_client::{FetchError, TOO_LONG};
 
@@ -65,6 +65,18 @@ pub struct Fetched {
     pub bytes: Bytes,
     /// The name of the owner that gave it; `None` if it was here.
     pub from: Option<String>,
+}
+
+/// What an owner sent, if it is that content; counted either way.
+pub(super) fn verified(id: ContentId, bytes: Bytes, source: &Source, traffic: &Traffic) -> Option<Fetched> {
+    if ContentId::of(&bytes) != id {
+        traffic.on_failed(Reason::Corrupt);
+        tracing::warn!(owner = source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
+        return None;
+    }
+    traffic.n_verified.fetch_add(1, Ordering::Relaxed);
+    traffic.on_received(&source.owner, id, bytes.len() as u64);
+    Some(Fetched { bytes, from: Some(source.owner.name.clone()) })
 }
 
 impl Downloads {
@@ -238,16 +250,10 @@ impl Downloads {
                     self.traffic.on_failed(reason(failure(error)));
                 }
                 match answer {
-                    Ok(bytes) if ContentId::of(&bytes) == id => {
-                        self.traffic.n_verified.fetch_add(1, Ordering::Relaxed);
-                        self.traffic.on_received(&source.owner, id, bytes.len() as u64);
-                        return Ok(Some(Fetched { bytes: bytes.into(), from: Some(source.owner.name.clone()) }));
-                    }
-                    Ok(_) => {
-                        self.traffic.on_failed(Reason::Corrupt);
-                        tracing::warn!(owner = source.owner.name, content_id = %id, "an owner sent other bytes than it is listed for");
-                        bad += 1;
-                    }
+                    Ok(bytes) => match verified(id, bytes.into(), source, &self.traffic) {
+                        None => bad += 1,
+                        fetched => return Ok(fetched),
+                    },
                     Err(FetchError::Choked(retry_after)) => {
                         wait = Some(retry_after);
                         busy.push(source);
