@@ -13,6 +13,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod deadline;
 pub mod discovery;
 pub mod doctor;
 pub mod download;

@@ -17,6 +17,7 @@ use super::fetch::{failure, reason};
 use super::owners::{Source, Sources};
 use super::small::{Fetched, verified};
 use super::waiting::{BundleId, Ending, Waiting};
+use crate::deadline::sleep_until;
 use crate::traffic::{Reason, Traffic};
 use crate::wire::bundle::Unbundler;
 use crate::wire::peer_client::{FetchError, PeerClient};
@@ -274,12 +275,5 @@ impl From<FetchError> for Useless {
             _ => Ending::Broken,
         };
         Self { reason: reason(failure(&error)), ending }
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -29,6 +29,7 @@ use super::scan::{ScanReport, Skipped, scan};
 use super::scanning::{Scanning, Step};
 use super::watch::FolderWatch;
 use crate::config::Config;
+use crate::deadline::sleep_until;
 
 /// Hashes are written to the cache at this interval, each write being a sync.
 const CACHE_FLUSH: Duration = Duration::from_secs(2);
@@ -445,13 +446,6 @@ impl Sharing {
 async fn next_step(scanning: &mut Option<Scanning>) -> Step {
     match scanning {
         Some(scanning) => scanning.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -31,6 +31,7 @@ use super::remote::Heard;
 use super::sources::Sources;
 use super::store::{History, SaveError, Store};
 use super::wanted::Wanted;
+use crate::deadline::sleep_until;
 use crate::share::dirt::{Dirt, Dirty};
 use crate::share::ignore::IgnoreRules;
 use crate::share::state::StateDir;
@@ -603,13 +604,6 @@ async fn saved(saving: &mut Option<JoinHandle<Result<(), SaveError>>>) -> Result
         Some(saving) => {
             saving.await.unwrap_or_else(|error| Err(SaveError::from(redb::Error::Io(std::io::Error::other(error)))))
         }
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }

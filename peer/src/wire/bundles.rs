@@ -9,10 +9,10 @@ use std::os::unix::fs::FileExt;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use potluck_common::chunk::MIN_CHUNK_LEN;
-use potluck_common::net::problem::{internal, problem};
+use potluck_common::net::problem::internal;
 use potluck_common::openapi::{AnyProblem, BadQuery};
 use potluck_common::{ContentId, SharePath};
 use serde::Deserialize;
@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 
 use super::body::{Slot, in_pieces};
 use super::bundle::{MAX_BUNDLE_LEN, bundle_len, parse_ids, push_part};
+use super::respond::bad_query;
 use super::serve::Serve;
 use crate::share::folder::{FileIdentity, ShareFolder};
 use crate::share::library::{Library, SharedFile};
@@ -50,11 +51,9 @@ async fn contents(
     method: Method,
     query: Result<Query<ContentsQuery>, QueryRejection>,
 ) -> Result<Response, Response> {
-    let bad_query = |detail: String| {
-        problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", detail).into_response()
-    };
-    let Query(query) = query.map_err(|error| bad_query(error.body_text()))?;
-    let ids = parse_ids(&query.ids).map_err(|error| bad_query(format!("It takes ids=ID,ID,…: {error}.")))?;
+    let Query(query) = query.map_err(|error| bad_query(error.body_text()).into_response())?;
+    let ids =
+        parse_ids(&query.ids).map_err(|error| bad_query(format!("It takes ids=ID,ID,…: {error}.")).into_response())?;
     let found = Found::of(&ids, &serve.library);
     let head = |len: usize| {
         [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, len.to_string())]

@@ -14,7 +14,6 @@ use axum::response::Response;
 use axum::routing::get;
 use maud::{Markup, html};
 use potluck_common::net::page::{self, Page, chunk_map, name};
-use potluck_common::net::problem::problem;
 use potluck_common::percent;
 use potluck_common::protocol::{MAX_NAME_LEN, Parts, Problem, Rates};
 use potluck_common::units::{count, number, percent as percents, rate, size, time_left};
@@ -22,6 +21,7 @@ use potluck_common::{ContentId, SharePath};
 use serde::Deserialize;
 
 use super::announce::Who;
+use super::respond::bad_query;
 use super::trackers::Trackers;
 use crate::download::live::Live;
 use crate::download::moving::AllMoving;
@@ -77,9 +77,7 @@ async fn overview(
     State(pages): State<Pages>,
     params: Result<Query<Params>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(params) = params.map_err(|error| {
-        problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", error.body_text())
-    })?;
+    let Query(params) = params.map_err(|error| bad_query(error.body_text()))?;
     let listed = pages.files(&params).await;
     let our_name: String = pages.who.name().chars().take(MAX_NAME_LEN).collect();
     let page = Page { title: &our_name, place: "peer", events: None, refresh_ms: REFRESH_MS };

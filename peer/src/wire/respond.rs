@@ -6,6 +6,7 @@ use axum::http::response::Builder;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use potluck_common::net::problem::problem;
+use potluck_common::protocol::Problem;
 use potluck_common::{ChunkIndex, ContentId};
 use std::ops::Range;
 
@@ -84,6 +85,11 @@ pub fn coming(chunks: &[ChunkIndex]) -> Response {
     let numbers = HeaderValue::try_from(numbers.join(",")).expect("digits and commas are a header value");
     response.headers_mut().insert(COMING_HEADER, numbers);
     response
+}
+
+/// What stands behind the question mark is nothing that this route takes.
+pub fn bad_query(detail: impl Into<String>) -> Problem {
+    problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", detail)
 }
 
 /// All slots are taken.

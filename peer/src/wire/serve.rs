@@ -17,14 +17,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, RawQuery, State};
+use axum::http::Method;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use potluck_common::chunk::Run;
 use potluck_common::net::docs;
 use potluck_common::net::host::{self, HostPolicy};
 use potluck_common::net::metrics::measure;
-use potluck_common::net::problem::{method_not_allowed, not_found, problem};
+use potluck_common::net::problem::{method_not_allowed, not_found};
 use potluck_common::net::request_id;
 use potluck_common::openapi::{AnyProblem, BadQuery, NotFound, without_wildcards};
 use potluck_common::protocol::{Entry, HaveLine, Index, PeerHealth, Problem, SyncPage, SyncQuery};
@@ -45,7 +45,7 @@ use super::handed::Handed;
 use super::have::HaveStream;
 use super::pages::{self, Pages};
 use super::people::{self, People, disposition};
-use super::respond::{Negotiated, busy, choked, coming, negotiate, send};
+use super::respond::{Negotiated, bad_query, busy, choked, coming, negotiate, send};
 use crate::buffers::BufferPool;
 use crate::download::live::{Live, News};
 use crate::limit::Throttle;
@@ -321,9 +321,10 @@ struct IndexQuery {
     responses((status = 200, description = "A page, in order of path.", body = Index), BadQuery, AnyProblem))]
 async fn index(State(serve): State<Serve>, RawQuery(raw): RawQuery) -> Result<Json<Index>, Problem> {
     let query = axum::http::Uri::builder().path_and_query(format!("/?{}", raw.unwrap_or_default())).build();
-    let query = query.ok().and_then(|uri| Query::<IndexQuery>::try_from_uri(&uri).ok()).ok_or_else(|| {
-        problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", "It takes after=PATH and limit=N.")
-    })?;
+    let query = query
+        .ok()
+        .and_then(|uri| Query::<IndexQuery>::try_from_uri(&uri).ok())
+        .ok_or_else(|| bad_query("It takes after=PATH and limit=N."))?;
     let limit = query.limit.unwrap_or(MAX_INDEX_PAGE).clamp(1, MAX_INDEX_PAGE);
     let page = serve.library.page(query.after.as_ref(), limit);
     let next = (page.len() == limit).then(|| page.last().map(|(path, _)| path.to_string())).flatten();
@@ -344,9 +345,7 @@ async fn sync(
     ConnectInfo(from): ConnectInfo<SocketAddr>,
     query: Result<Query<SyncQuery>, QueryRejection>,
 ) -> Result<Json<SyncPage>, Response> {
-    let query = query.map(|Query(query)| query).map_err(|error| {
-        problem(StatusCode::BAD_REQUEST, "bad-query", "The query cannot be read", error.body_text()).into_response()
-    })?;
+    let query = query.map(|Query(query)| query).map_err(|error| bad_query(error.body_text()).into_response())?;
     let off = || not_found("This peer does not sync its share folder.").into_response();
     match serve.sync.as_ref().ok_or_else(off)?.page(&query, from.ip()).await {
         Ok(page) => Ok(Json(page)),
