@@ -346,8 +346,13 @@ fn take_flag(flag: &str, words: &mut Vec<String>) -> bool {
 }
 
 fn at_most_one(verb: &str, takes: &str, mut words: Vec<String>) -> Result<Option<String>, Failed> {
-    if words.first().is_some_and(|word| word == "--") {
-        words.remove(0);
+    match words.iter().position(|word| word.starts_with('-') && word != "-") {
+        Some(at) if words[at] == "--" => drop(words.remove(at)),
+        Some(at) => {
+            let flag = quote(&words[at]);
+            return usage(format!("{verb} has no flag {flag}"), format!("If it is a name: {verb} -- {flag}"));
+        }
+        None => {}
     }
     match words.len() {
         0 | 1 => Ok(words.pop()),
@@ -443,6 +448,7 @@ mod tests {
         check("show *.ogg", show(Some("*.ogg")));
         check("show 'a b'", show(Some("a b")));
         check("show -- --option", show(Some("--option")));
+        check("show -", show(Some("-")));
         check("download a", download(&["a"], From::All, None));
         check("download a 'b c' d/", download(&["a", "b c", "d/"], From::All, None));
         check("download --single a", download(&["a"], From::Single, None));
@@ -503,6 +509,8 @@ mod tests {
             "\u{1b}[2J",
             "'show",
             "show a b",
+            "show --json",
+            "wait --al",
             "peers now",
             "download",
             "download ''",
