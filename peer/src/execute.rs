@@ -321,10 +321,8 @@ impl Executor {
                 url: member.tracker.name(),
                 reachable: reply.is_some(),
                 reaches_us: reply.and_then(|reply| reply.reachable),
-                refuses: member.push.refusals(Instant::now()).map(|Refusals { n_paths, first }| RefusedPaths {
-                    n_paths: n_paths as u64,
-                    path: first.path,
-                    why: first.why.explain().into(),
+                refuses: member.push.refusals(Instant::now(), |_| true).map(|Refusals { n_paths, first }| {
+                    RefusedPaths { n_paths: n_paths as u64, path: first.path, why: first.why.explain().into() }
                 }),
             }
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use potluck_common::protocol::{Matrix, MatrixPeer};
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +14,7 @@ use crate::execute::{Executor, filter};
 use crate::sync::driver::Ask;
 use crate::sync::trash::{Item, RestoreError, Trash, Why};
 use crate::verb::{Event, Failed, FailureKind, SyncChange, SyncPeer, SyncStatus, TrashItem};
+use crate::wire::push::Refusals;
 
 /// Files in one page of the tracker's matrix.
 const PAGE: &str = "2000";
@@ -21,6 +22,9 @@ const PAGE: &str = "2000";
 const WAIT_AGAIN: Duration = Duration::from_millis(200);
 /// While it waits, `wait` says for what this often at most.
 const SAY_EVERY: u32 = 10;
+
+/// How long `wait` goes on without a tracker, which may be starting again.
+const TRACKER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What these verbs act on.
 #[derive(Clone)]
@@ -150,17 +154,33 @@ impl Executor {
         self.syncing_status().await?;
         self.look_everywhere().await?;
         let mut n_looks = 0u32;
+        let mut silent_since = None;
         loop {
             let status = self.syncing_status().await?;
             // In this order: at rest, it has given out all that it has seen; that told, the tracker's answer counts it.
             let is_told = status.n_to_do == 0 && status.n_held == 0 && self.ask_sync(Ask::IsTold).await?;
-            let mut lacks = self.lacks(&filter).await?;
+            let mut lacks = match self.lacks(&filter).await {
+                Ok(lacks) => lacks,
+                Err(failed) if failed.kind == FailureKind::Unreachable => {
+                    if silent_since.is_none() {
+                        let message = format!("{}; waiting for one", failed.message);
+                        tell(events, Event::Notice { message }).await;
+                    }
+                    if silent_since.get_or_insert_with(Instant::now).elapsed() >= TRACKER_PATIENCE {
+                        return Err(failed);
+                    }
+                    tokio::time::sleep(WAIT_AGAIN).await;
+                    continue;
+                }
+                Err(failed) => return Err(failed),
+            };
+            silent_since = None;
             let me = self.downloads.who.peer_id();
             // A tracker that began anew just now, or another than the one that was told, may not know of us yet.
             let knows_us = lacks.iter().any(|(peer, _)| peer.peer_id == me);
             lacks.retain(|(peer, lack)| lack.n_files > 0 && (all || peer.peer_id == me));
             if lacks.is_empty() && is_told && knows_us {
-                return Ok(());
+                return if all { self.nothing_refused(&filter) } else { Ok(()) };
             }
             if !lacks.is_empty() && n_looks.is_multiple_of(SAY_EVERY) {
                 let most = lacks.iter().map(|(_, lack)| *lack).max_by_key(|lack| lack.n_files).unwrap_or_default();
@@ -169,6 +189,23 @@ impl Executor {
             }
             n_looks = n_looks.wrapping_add(1);
             tokio::time::sleep(WAIT_AGAIN).await;
+        }
+    }
+
+    /// What a tracker does not take nobody learns from it, so others may never have it.
+    fn nothing_refused(&self, filter: &Filter) -> Result<(), Failed> {
+        let now = Instant::now();
+        let trackers = self.downloads.directory.trackers.list();
+        let refused = trackers.iter().filter(|member| member.answers()).find_map(|member| {
+            let refusals = member.push.refusals(now, |path| filter.is_met(path));
+            refusals.map(|refusals| (member.tracker.name(), refusals))
+        });
+        match refused {
+            None => Ok(()),
+            Some((tracker, Refusals { n_paths, first })) => {
+                let what = format!("{tracker} does not take {n_paths} of these paths, as {}", first.path);
+                Err(Failed::new(FailureKind::Failed, what, first.why.explain()))
+            }
         }
     }
 

@@ -125,11 +125,12 @@ impl PushQueue {
         self.lock().is_deaf
     }
 
-    /// What the tracker does not take, as of `now`; a writer who has yet to speak is given some time for it.
-    pub fn refusals(&self, now: Instant) -> Option<Refusals> {
+    /// What the tracker does not take of the paths that are `meant`, as of `now`; a writer who has yet to speak is given some
+    /// time for it.
+    pub fn refusals(&self, now: Instant, meant: impl Fn(&SharePath) -> bool) -> Option<Refusals> {
         let inner = self.lock();
         let counts = |(why, since): &(RefusedBecause, Instant)| *why != RefusedBecause::Ahead || now >= *since + LATER;
-        let mut refused = inner.refused.iter().filter(|(_, refusal)| counts(refusal));
+        let mut refused = inner.refused.iter().filter(|(path, refusal)| meant(path) && counts(refusal));
         let (path, (why, _)) = refused.next()?;
         let first = RefusedEntry { path: path.clone(), why: *why };
         Some(Refusals { n_paths: 1 + refused.count(), first })
@@ -287,7 +288,8 @@ mod tests {
         assert_eq!(queue.next_page(100, usize::MAX, now).len(), 3);
         let refused = [("a", RefusedBecause::Ahead), ("b", RefusedBecause::Quota), ("z", RefusedBecause::Quota)];
         queue.settle(&reply(7, &refused), now);
-        let told = |now| queue.refusals(now).map(|told| (told.n_paths, told.first.path.to_string(), told.first.why));
+        let told =
+            |now| queue.refusals(now, |_| true).map(|told| (told.n_paths, told.first.path.to_string(), told.first.why));
         assert!(!queue.has_more(now));
         assert_eq!(told(now), Some((1, "b".into(), RefusedBecause::Quota)));
         assert!(queue.has_more(now + LATER));

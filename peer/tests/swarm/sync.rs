@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use potluck_common::protocol::SyncMode;
 use potluck_peer::config::Config;
-use potluck_peer::verb::{Event, SyncChange, SyncStatus, Verb};
+use potluck_peer::verb::{Event, FailureKind, SyncChange, SyncStatus, Verb};
 
 use crate::disk::Disk;
-use crate::harness::{Node, Tracker, eventually, noise, quick, root_with};
+use crate::harness::{DEADLINE, Node, Tracker, eventually, noise, quick, root_with};
 
 /// What stands in a folder: bytes, modification time and executable bit of files; folders.
 type Tree = BTreeMap<String, Option<(Vec<u8>, SystemTime, bool)>>;
@@ -406,4 +406,38 @@ async fn what_a_tracker_does_not_take_is_said() {
         told.is_some_and(|refused| refused.n_paths == 2 && refused.why.contains("index is full"))
     })
     .await;
+    // Nobody will learn of those two: that is no success of a script that waits for all.
+    let wait =
+        async |pattern: Option<&str>, all| a.run(Verb::Wait { pattern: pattern.map(str::to_owned), all }).await.1;
+    let failed = wait(None, true).await.unwrap_err();
+    assert_eq!(failed.kind, FailureKind::Failed);
+    assert!(
+        failed.message.contains("does not take 2 of these paths") && failed.hint.contains("index is full"),
+        "{failed:?}"
+    );
+    wait(None, false).await.unwrap();
+    let taken = &tracker.get("/v1/sync").await.unwrap()["entries"][0]["path"];
+    wait(taken.as_str(), true).await.unwrap();
+}
+
+/// A tracker that starts again is waited for, and that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn wait_outlives_a_tracker() {
+    let tracker = Tracker::start().await;
+    let a = start(&tracker, "a", SyncMode::Both, &[("one", b"1")]).await;
+    let (_, outcome) = a.run(Verb::Wait { pattern: None, all: true }).await;
+    outcome.unwrap();
+    let address = tracker.stop().await;
+    let mut events = a.peer.run(Verb::Wait { pattern: None, all: true });
+    let mut next = async || tokio::time::timeout(DEADLINE, events.recv()).await.unwrap().unwrap();
+    let said = next().await;
+    assert!(matches!(&said, Event::Notice { message } if message.contains("no tracker answers")), "{said:?}");
+    let _tracker = Tracker::start_on(address).await;
+    let last = loop {
+        match next().await {
+            event if event.is_last() => break event,
+            _ => {}
+        }
+    };
+    assert_eq!(last, Event::Done);
 }
