@@ -53,6 +53,9 @@ pub struct SchedulerConfig {
     pub steal_min: Duration,
     /// In the endgame, a request without a byte for so long counts as stuck: its chunk is asked again.
     pub stuck_after: Duration,
+    /// The same for one that has begun, if it is also several round trips: lost packets at the end of a burst are sent again
+    /// only after 200 ms and more, while the other owners have nothing left to do.
+    pub stalled_after: Duration,
     /// So long after our own limit held a request back, nobody else is asked for what it owes.
     pub held_back_for: Duration,
     /// Chunks that are asked twice at the same time, at most.
@@ -87,6 +90,7 @@ impl Default for SchedulerConfig {
             max_not_held: 8,
             steal_min: Duration::from_millis(100),
             stuck_after: Duration::from_millis(500),
+            stalled_after: Duration::from_millis(150),
             held_back_for: Duration::from_secs(1),
             max_doubled: 8,
             double_gain: 0.6,

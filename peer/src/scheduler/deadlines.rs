@@ -50,7 +50,8 @@ impl Scheduler {
         let pauses = self.owners.values().filter(|owner| owner.is_usable()).filter_map(|owner| owner.pause);
         // In the endgame a request becomes stuck without any event.
         let is_endgame = self.chunks.missing().is_empty() && !self.requests.is_empty();
-        let endgame = self.latest.filter(|_| is_endgame).map(|latest| latest + config.stuck_after);
+        let endgame =
+            self.latest.filter(|_| is_endgame).map(|latest| latest + config.stalled_after.min(config.stuck_after));
         of_requests.chain(pauses.map(|(_, until)| until)).chain(endgame).min()
     }
 

@@ -6,10 +6,11 @@
 //! clearly ends sooner. Invariant: a chunk never has more than two carriers, and at most `max_doubled`
 //! chunks have two.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use potluck_common::chunk::{ChunkIndex, Run};
 
+use super::owners::Owner;
 use super::picker::Ready;
 use super::{Request, RequestId, Running, Scheduler};
 
@@ -56,8 +57,8 @@ impl Scheduler {
                 return None;
             }
             let owner = self.owners.get(&running.owner)?;
-            let is_stuck =
-                now.saturating_duration_since(running.heard) >= self.config.stuck_after && self.n_to_come(running) > 0;
+            let quiet = now.saturating_duration_since(running.heard);
+            let is_stuck = quiet >= self.patience(running, owner) && self.n_to_come(running) > 0;
             let n_left = self.n_to_come(running) as f64;
             let n_left_of_owner = n_left * f64::from(owner.n_requests);
             let (rate, time) = match owner.meter.rate(now) {
@@ -74,6 +75,17 @@ impl Scheduler {
             })
         };
         self.requests.iter().filter_map(victim).collect()
+    }
+
+    /// After how long without a byte a request counts as stuck.
+    fn patience(&self, running: &Running, owner: &Owner) -> Duration {
+        let is_endgame = self.chunks.missing().is_empty();
+        match owner.round_trip {
+            Some(round_trip) if is_endgame && running.n_received > 0 => {
+                self.config.stalled_after.max(4 * round_trip).min(self.config.stuck_after)
+            }
+            _ => self.config.stuck_after,
+        }
     }
 
     /// Bytes of a request that have not arrived and are still owed.

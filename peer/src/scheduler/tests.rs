@@ -542,6 +542,34 @@ fn endgame_asks_the_last_chunk_twice_and_cancels_the_loser() {
     assert_eq!(table.scheduler.on_chunk(slow.id, slow.run.first(), table.now), Verdict::Stop);
 }
 
+/// A lost packet at the end of a burst is sent again after 200 ms and more; what is lost again then, after 400. (The last chunk
+/// of a crowd hung on that for seconds, with a few bytes now and then, while everybody else was idle.)
+#[test]
+fn a_last_chunk_that_stalls_is_asked_of_another() {
+    let check = |n_begun: u64, round_trip, quiet, is_asked: bool| {
+        let mut table = Table::complete(1, 1);
+        let first = table.requests()[0];
+        table.now += round_trip;
+        for _ in 0..n_begun.div_ceil(10_000) {
+            table.now += ms(5);
+            table.scheduler.on_bytes(first.id, 10_000, table.now);
+        }
+        table.scheduler.on_owner(peer(2), Holds::All, table.now);
+        table.wait(quiet);
+        let n_asked = table.requests().len();
+        assert_eq!(n_asked == 1, is_asked, "{n_begun} bytes, after {round_trip:?} nothing for {quiet:?}");
+    };
+    check(CHUNK - 12_144, ms(1), ms(140), false);
+    check(CHUNK - 12_144, ms(1), ms(160), true);
+    // Far away, a pause is nothing special.
+    check(CHUNK - 12_144, ms(95), ms(390), false);
+    check(CHUNK - 12_144, ms(95), ms(410), true);
+    check(CHUNK - 12_144, ms(300), ms(510), true);
+    // Before its first byte it may be queueing at its owner.
+    check(0, ms(1), ms(490), false);
+    check(0, ms(1), ms(510), true);
+}
+
 #[test]
 fn partial_owners_rarest_first_counting_copies_on_their_way() {
     let mut table = Table::new(20);
