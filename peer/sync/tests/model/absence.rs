@@ -22,6 +22,14 @@ fn content(text: &str) -> ContentId {
     ContentId::of(text.as_bytes())
 }
 
+/// The others come to rest: what they find to be deleted they have told each other, and kept.
+fn live_on(users: &mut Users) {
+    for _ in 0..4 {
+        users.world.round_of(0..AWAY);
+        users.take_notes();
+    }
+}
+
 /// The others live on: they start again now and then, and what is old leaves their trash.
 fn days_pass(users: &mut Users, is_tracker_forgetful: bool) {
     for day in 1..=N_DAYS {
@@ -34,8 +42,7 @@ fn days_pass(users: &mut Users, is_tracker_forgetful: bool) {
             if is_tracker_forgetful {
                 users.world.tracker.start();
             }
-            users.world.round_of(0..AWAY);
-            users.take_notes();
+            live_on(users);
         }
     }
 }
@@ -61,13 +68,11 @@ fn f39_who_was_away_for_400_days_brings_nothing_back() {
         users.write(1, &path("edited"), content("edited by the others"), 1_000_000_000, false);
         users.write(1, &path("both.txt"), content("theirs"), 2_000_000_000, false);
         users.delete(0, &path("mine"));
-        users.world.round_of(0..AWAY);
-        users.take_notes();
+        live_on(&mut users);
         days_pass(&mut users, tracker == Some(true));
         // The same name for something else, long after.
         users.write(0, &path("again"), content("something else"), 0, false);
-        users.world.round_of(0..AWAY);
-        users.take_notes();
+        live_on(&mut users);
         // Its user worked on without a network.
         users.write(AWAY, &path("both.txt"), content("its own"), 1_000_000_000, false);
         users.write(AWAY, &path("mine"), content("its edit"), 0, false);
