@@ -151,6 +151,7 @@ halves_agree() {
     says node2 left.txt 'from the left' && says node4 right.txt 'from the right' &&
         says node2 menu.txt 'menu of the left' && says node4 menu.txt 'menu of the right'
 }
+# is_healed: F27: what both halves edited is there twice, what one deleted is nowhere, what one made is everywhere.
 is_healed() {
     both_kept node1 menu.txt 'menu of the left' 'menu of the right' && nowhere node1.txt && nowhere node3.txt &&
         all_say left.txt 'from the left' && all_say right.txt 'from the right'

@@ -5,6 +5,7 @@
 mod control;
 mod daily;
 mod disk;
+mod failing_calls;
 mod harness;
 mod kill;
 mod lan;

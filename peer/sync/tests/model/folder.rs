@@ -1,7 +1,11 @@
 //! A share folder in memory: what users do to it, and the hands that do what a machine wants.
+//!
+//! Its file system may take names for one that differ in case or Unicode form, and its calls may fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use potluck_common::projection::Place;
 use potluck_common::register::{FileValue, Value};
 use potluck_common::{ContentId, SharePath};
 use potluck_sync::FileIdentity;
@@ -40,6 +44,20 @@ pub(crate) struct Folder {
     unsynced: Vec<BTreeMap<SharePath, Node>>,
     ticks: i64,
     inodes: u64,
+    /// Whether names that differ in case or Unicode form are one.
+    pub(crate) is_folding: bool,
+    /// How many calls of the hands have been made.
+    pub(crate) n_calls: u64,
+    /// Which of them fails.
+    pub(crate) fails_at: Option<u64>,
+}
+
+/// What failed is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A name as a file system sees it that takes names for one.
+fn folded(name: &str) -> String {
+    name.to_lowercase().replace("e\u{301}", "\u{e9}")
 }
 
 /// Mutations of the hands, to see that the tests notice.
@@ -69,9 +87,25 @@ impl Folder {
         self.nodes.keys().any(|path| path.as_str().starts_with(&below))
     }
 
+    /// Under which name something stands where a path leads, or would stand.
+    fn found_at(&self, real: &SharePath) -> SharePath {
+        if !self.is_folding || self.nodes.contains_key(real) {
+            return real.clone();
+        }
+        let name = folded(real.as_str());
+        if let Some(twin) = self.nodes.keys().find(|path| folded(path.as_str()) == name) {
+            return twin.clone();
+        }
+        let parent = real.parent().map(|parent| self.found_at(&parent));
+        SharePath::join(parent.as_ref(), real.file_name().as_ref()).unwrap()
+    }
+
+    /// What a look at a path tells. A file that is found there under another name is none whose bytes are known by this one.
     pub(crate) fn seen(&self, real: &SharePath) -> Option<Seen> {
-        self.nodes.get(real).map(|node| match node {
+        let found = self.found_at(real);
+        self.nodes.get(&found).map(|node| match node {
             Node::Folder => Seen::Folder,
+            Node::File(_) if found != *real => Seen::Unsettled,
             Node::File(File { content_id, executable, identity }) => {
                 Seen::File { identity: *identity, content_id: *content_id, executable: *executable }
             }
@@ -137,11 +171,11 @@ impl Folder {
     }
 
     fn has_parent(&self, real: &SharePath) -> bool {
-        real.parent().is_none_or(|parent| self.nodes.get(&parent) == Some(&Node::Folder))
+        real.parent().is_none_or(|parent| self.nodes.get(&self.found_at(&parent)) == Some(&Node::Folder))
     }
 
     fn is_free(&self, real: &SharePath) -> bool {
-        !self.nodes.contains_key(real) && self.has_parent(real)
+        !self.nodes.contains_key(&self.found_at(real)) && self.has_parent(real)
     }
 
     fn is(&self, real: &SharePath, expect: &FileIdentity, careless: Careless) -> bool {
@@ -175,16 +209,51 @@ impl Folder {
 
     /// Does what is wanted, or finds that it cannot be done.
     pub(crate) fn perform(&mut self, action: &Action, has_content: bool, careless: Careless) -> Outcome {
+        // Opening what is there, or the step itself.
+        if self.call_fails() {
+            return Outcome::Failed { again_after: AGAIN };
+        }
         let before = self.nodes.clone();
-        let outcome = self.try_to(action, has_content, careless);
+        let outcome = self.try_to(&self.as_found(action), has_content, careless);
         if self.nodes != before {
             self.unsynced.push(before);
+        }
+        // Making it durable: it is done, and nobody is told so.
+        if self.call_fails() && matches!(outcome, Outcome::Done { .. }) {
+            return Outcome::Failed { again_after: AGAIN };
         }
         outcome
     }
 
+    /// One more call is made; whether it fails.
+    pub(crate) fn call_fails(&mut self) -> bool {
+        self.n_calls += 1;
+        self.fails_at == Some(self.n_calls)
+    }
+
+    /// An action under the names that its paths lead to.
+    fn as_found(&self, action: &Action) -> Action {
+        let at = |place: &Place| Place { real: self.found_at(&place.real), ..place.clone() };
+        match action {
+            Action::Place(place) => Action::Place(at(place)),
+            Action::Replace { place, expect, old } => {
+                let old = match old {
+                    Old::Trash => Old::Trash,
+                    Old::Keep(kept) => Old::Keep(at(kept)),
+                };
+                Action::Replace { place: at(place), expect: *expect, old }
+            }
+            Action::SetMeta { place, expect } => Action::SetMeta { place: at(place), expect: *expect },
+            Action::Move { from, expect, place } => {
+                Action::Move { from: self.found_at(from), expect: *expect, place: at(place) }
+            }
+            Action::MakeFolder(place) => Action::MakeFolder(at(place)),
+            Action::Remove { real, expect } => Action::Remove { real: self.found_at(real), expect: *expect },
+            Action::RemoveFolder { real } => Action::RemoveFolder { real: self.found_at(real) },
+        }
+    }
+
     fn try_to(&mut self, action: &Action, has_content: bool, careless: Careless) -> Outcome {
-        const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
         match action {
             Action::Place(_) | Action::Replace { .. } if !has_content => Outcome::Failed { again_after: AGAIN },
             Action::Place(place) => match self.is_free(&place.real) {
@@ -202,6 +271,11 @@ impl Folder {
                         None
                     }
                     Old::Keep(kept) if !self.is_free(&kept.real) => return Outcome::Taken,
+                    // The two have changed places already, and it does not get its other name.
+                    Old::Keep(_) if self.call_fails() => {
+                        self.trash.push(self.file(&place.real).unwrap().content_id);
+                        None
+                    }
                     Old::Keep(kept) => {
                         self.rename(&place.real, &kept.real);
                         self.file(&kept.real).map(|file| file.identity)

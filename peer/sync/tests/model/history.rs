@@ -2,29 +2,24 @@
 
 use std::time::Duration;
 
-use potluck_common::conflict_name::{Original, original};
 use potluck_common::{ContentId, SharePath};
 
-use crate::folder::{Careless, Node};
-use crate::oracle::Oracle;
+use crate::folder::Careless;
+use crate::users::Users;
 use crate::world::World;
 
 /// Histories in an ordinary run.
 const SEEDS: u64 = 500;
 const N_OPERATIONS: usize = 50;
-const MAX_ROUNDS: usize = 200;
 const NAMES: [&str; 12] = ["a.x", "b", "d", "d/a.x", "d/c", "e", "e/a.x", "d/f", "d/f/c", ".h", "d/f/a.x", "e/g"];
 /// Contents that are made again and again; the empty one for truncated files.
 const COMMON: [&[u8]; 3] = [b"", b"common", b"usual"];
 
 /// One history.
 pub(crate) struct History {
-    pub(crate) world: World,
-    pub(crate) oracle: Oracle,
+    pub(crate) users: Users,
     rng: fastrand::Rng,
     n_contents: u64,
-    /// A write that no user made.
-    needless: Option<String>,
 }
 
 fn path(text: &str) -> SharePath {
@@ -35,7 +30,7 @@ impl History {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let n_peers = rng.usize(3..=5);
-        Self { world: World::new(n_peers, rng.u64(..)), oracle: Oracle::default(), rng, n_contents: 0, needless: None }
+        Self { users: Users::of(World::new(n_peers, rng.u64(..))), rng, n_contents: 0 }
     }
 
     /// Runs it to its end, and to rest. Tells what there is then.
@@ -43,71 +38,35 @@ impl History {
         self.perturb();
         for _ in 0..N_OPERATIONS {
             self.operate();
-            for _ in 0..self.rng.usize(..40) {
-                self.world.step();
-                self.take_notes();
-            }
+            self.live(40);
         }
-        self.world.peers.iter_mut().for_each(|peer| peer.part = 0);
-        self.world.tracker.part = 0;
+        self.users.world.peers.iter_mut().for_each(|peer| peer.part = 0);
+        self.users.world.tracker.part = 0;
         // In some histories the tracker has died for good; in others it may be one that has just started.
         if self.rng.u8(..4) == 0 {
-            self.world.tracker.is_up = false;
-        } else if !self.world.tracker.is_up {
-            self.world.tracker.start();
+            self.users.world.tracker.is_up = false;
+        } else if !self.users.world.tracker.is_up {
+            self.users.world.tracker.start();
         }
-        self.world.tell(|| format!("rest; a tracker: {}", self.world.tracker.is_up));
-        self.rest()?;
-        Ok(self.world.differences())
+        self.users.world.tell(|| format!("rest; a tracker: {}", self.users.world.tracker.is_up));
+        self.users.rest()?;
+        Ok(self.users.world.differences())
     }
 
-    fn rest(&mut self) -> Result<(), String> {
-        for _ in 0..MAX_ROUNDS {
-            self.world.round();
-            self.take_notes();
-            if let Some(needless) = self.needless.take() {
-                return Err(needless);
-            }
-            if self.world.is_quiet() {
-                return self
-                    .oracle
-                    .judge(&self.world.peers[0].folder)
-                    .map_err(|error| error + &self.world.differences());
-            }
-        }
-        Err(format!("not quiet after {MAX_ROUNDS} rounds{}", self.world.differences()))
-    }
-
-    fn take_notes(&mut self) {
-        for n in std::mem::take(&mut self.world.saved) {
-            self.oracle.saved(n);
-        }
-        for n in std::mem::take(&mut self.world.renamed) {
-            self.oracle.forgot(n, &self.world.peers[n].folder);
-        }
-        for (n, name, content) in std::mem::take(&mut self.world.written) {
-            // Who edits where a crash has left half of an action may get a copy more.
-            let path = |name: &SharePath| match original(name) {
-                Some(Original::Path(origin)) => origin,
-                _ => name.clone(),
-            };
-            let is_edited = self.world.peers[n]
-                .edited
-                .iter()
-                .any(|edited| path(edited) == path(&name) || format!("{name}/").starts_with(&format!("{edited}/")));
-            if !is_edited && !self.oracle.has_made(n, &name, content) && self.needless.is_none() {
-                self.world.tell(|| format!("  {n}: NEEDLESS {name} {content:?}"));
-                self.needless = Some(format!("{n} takes {content:?} at {name} for its user's"));
-            }
+    /// Fewer steps than this are taken, wherever chance wants.
+    pub(crate) fn live(&mut self, n_steps: usize) {
+        for _ in 0..self.rng.usize(..n_steps) {
+            self.users.world.step();
+            self.users.take_notes();
         }
     }
 
     /// The peers begin with the same few files, and each with changes of its own.
-    fn perturb(&mut self) {
+    pub(crate) fn perturb(&mut self) {
         for name in NAMES {
             if self.rng.bool() {
                 let content = self.new_content();
-                for n in 0..self.world.peers.len() {
+                for n in 0..self.users.world.peers.len() {
                     if self.rng.u8(..4) > 0 {
                         self.write(n, &path(name), content);
                     }
@@ -131,22 +90,78 @@ impl History {
     }
 
     fn some_file(&mut self, n: usize) -> Option<SharePath> {
-        let files: Vec<_> = self.world.peers[n].folder.files().map(|(real, _)| real.clone()).collect();
+        let files: Vec<_> = self.users.world.peers[n].folder.files().map(|(real, _)| real.clone()).collect();
         self.rng.choice(files)
     }
 
     fn some_node(&mut self, n: usize) -> Option<SharePath> {
-        let nodes: Vec<_> = self.world.peers[n].folder.nodes.keys().cloned().collect();
+        let nodes: Vec<_> = self.users.world.peers[n].folder.nodes.keys().cloned().collect();
         self.rng.choice(nodes)
     }
 
     fn operate(&mut self) {
-        let n = self.rng.usize(..self.world.peers.len());
+        let n = self.rng.usize(..self.users.world.peers.len());
         let what = self.rng.u8(..45);
-        if what <= 30 {
-            // What a user does comes after what the hands did before, also on disk.
-            self.world.peers[n].folder.sync();
+        match what {
+            0..=30 => self.edit(n, what),
+            31 | 32 => {
+                let part = self.rng.u8(..3);
+                self.users.world.tell(|| format!("{n}: moves to part {part} of the network"));
+                self.users.world.peers[n].part = part;
+            }
+            33 => {
+                self.users.world.peers.iter_mut().for_each(|peer| peer.part = 0);
+                self.users.world.tracker.part = 0;
+            }
+            34..=36 => {
+                self.users.world.tell(|| format!("{n}: crashes"));
+                self.users.oracle.crashed(n);
+                if self.rng.bool() {
+                    self.users.world.cut_power(n);
+                } else {
+                    self.users.world.restart(n);
+                }
+            }
+            37 if self.rng.bool() => {
+                self.users.world.tell(|| format!("{n}: loses its state"));
+                self.users.world.lose_state(n);
+                self.users.oracle.forgot(n, &self.users.world.peers[n].folder);
+            }
+            38 => self.users.world.back_up(n),
+            39 if self.rng.bool() && self.users.world.restore_backup(n) => {
+                self.users.world.tell(|| format!("{n}: is restored from a backup"));
+                self.users.oracle.restored(n, &self.users.world.peers[n].folder);
+            }
+            40 => self.users.world.tracker.part = self.rng.u8(..3),
+            41 => {
+                self.users.world.tell(|| "the tracker dies".into());
+                self.users.world.tracker.is_up = false;
+            }
+            42 | 43 => {
+                self.users.world.tell(|| "the tracker starts, and knows nothing".into());
+                self.users.world.tracker.start();
+            }
+            44 => {
+                // Leases end, and what waits is tried again.
+                let time = Duration::from_secs(self.rng.u64(1..60));
+                self.users.world.advance(time);
+            }
+            _ => {}
         }
+        self.users.take_notes();
+    }
+
+    /// Some user does something.
+    pub(crate) fn edit_somewhere(&mut self) {
+        let (n, what) = (self.rng.usize(..self.users.world.peers.len()), self.rng.u8(..=30));
+        self.edit(n, what);
+        self.users.take_notes();
+    }
+
+    /// What the user of a peer does, by a number up to 30.
+    fn edit(&mut self, n: usize, what: u8) {
+        // What a user does comes after what the hands did before, also on disk.
+        self.users.world.peers[n].folder.sync();
         match what {
             0..=6 => {
                 let (name, content) = (self.some_name(), self.new_content());
@@ -158,7 +173,12 @@ impl History {
                     self.write(n, &real, content);
                 }
             }
-            13 | 14 => self.rewrite(n),
+            13 | 14 => {
+                if let Some(real) = self.some_file(n) {
+                    let content = self.new_content();
+                    self.users.rewrite(n, &real, content);
+                }
+            }
             15 | 16 => {
                 let name = self.some_name();
                 let content = ContentId::of(COMMON[self.rng.usize(..COMMON.len())]);
@@ -166,207 +186,44 @@ impl History {
             }
             17..=20 => {
                 if let Some(real) = self.some_node(n) {
-                    self.world.tell(|| format!("{n}: user deletes {real}"));
-                    self.cover(n, &real);
-                    self.world.peers[n].folder.take(&real);
+                    self.users.delete(n, &real);
                 }
             }
-            21..=26 => self.rename(n),
+            21..=26 => {
+                if let Some(from) = self.some_node(n) {
+                    let to = self.some_name();
+                    self.users.rename(n, &from, &to);
+                }
+            }
             27 | 28 => {
                 let name = self.some_name();
-                self.make_folder(n, &name);
+                self.users.make_folder(n, &name);
             }
-            29 | 30 => self.touch(n),
-            31 | 32 => {
-                let part = self.rng.u8(..3);
-                self.world.tell(|| format!("{n}: moves to part {part} of the network"));
-                self.world.peers[n].part = part;
-            }
-            33 => {
-                self.world.peers.iter_mut().for_each(|peer| peer.part = 0);
-                self.world.tracker.part = 0;
-            }
-            34..=36 => {
-                self.world.tell(|| format!("{n}: crashes"));
-                self.oracle.crashed(n);
-                if self.rng.bool() {
-                    self.world.cut_power(n);
-                } else {
-                    self.world.restart(n);
+            _ => {
+                if let Some(real) = self.some_file(n) {
+                    let (mtime, executable) = (mtime(&mut self.rng), self.rng.bool());
+                    self.users.touch(n, &real, mtime, executable);
                 }
             }
-            37 if self.rng.bool() => {
-                self.world.tell(|| format!("{n}: loses its state"));
-                self.world.lose_state(n);
-                self.oracle.forgot(n, &self.world.peers[n].folder);
-            }
-            38 => self.world.back_up(n),
-            39 if self.rng.bool() && self.world.restore_backup(n) => {
-                self.world.tell(|| format!("{n}: is restored from a backup"));
-                self.oracle.restored(n, &self.world.peers[n].folder);
-            }
-            40 => self.world.tracker.part = self.rng.u8(..3),
-            41 => {
-                self.world.tell(|| "the tracker dies".into());
-                self.world.tracker.is_up = false;
-            }
-            42 | 43 => {
-                self.world.tell(|| "the tracker starts, and knows nothing".into());
-                self.world.tracker.start();
-            }
-            44 => {
-                // Leases end, and what waits is tried again.
-                let time = Duration::from_secs(self.rng.u64(1..60));
-                self.world.advance(time);
-            }
-            _ => {}
         }
-        self.take_notes();
-    }
-
-    fn mtime(&mut self) -> i64 {
-        self.rng.i64(1..50) * 500_000_000
-    }
-
-    /// Makes the folders above a name; whether that is possible.
-    fn make_above(&mut self, n: usize, name: &SharePath) -> bool {
-        let Some(folder) = name.parent() else { return true };
-        match self.world.node(n, &folder) {
-            Some(Node::Folder) => true,
-            Some(Node::File(_)) => false,
-            None => self.make_above(n, &folder) && self.make_folder(n, &folder),
-        }
-    }
-
-    fn make_folder(&mut self, n: usize, name: &SharePath) -> bool {
-        match self.world.node(n, name) {
-            Some(Node::Folder) => return true,
-            Some(node @ Node::File(_)) => {
-                self.cover_one(n, name, &node);
-                self.world.peers[n].folder.take(name);
-            }
-            None if !self.make_above(n, name) => return false,
-            None => {}
-        }
-        self.world.tell(|| format!("{n}: user makes folder {name}"));
-        self.oracle.make(n, name, None);
-        self.world.peers[n].edited.insert(name.clone());
-        self.world.peers[n].folder.make_folder(name);
-        true
-    }
-
-    fn cover(&mut self, n: usize, real: &SharePath) {
-        let below = format!("{real}/");
-        let nodes: Vec<_> = self.world.peers[n].folder.nodes.iter().map(|(path, node)| (path.clone(), *node)).collect();
-        for (path, node) in nodes {
-            if path == *real || path.as_str().starts_with(&below) {
-                self.cover_one(n, &path, &node);
-            }
-        }
-    }
-
-    fn cover_one(&mut self, n: usize, real: &SharePath, node: &Node) {
-        self.world.peers[n].edited.insert(real.clone());
-        // A crash made the machine forget that it put this there; until it has looked again it takes it for the user's. And while
-        // a file is being given another name, its version stands under both, and what is done to one of them is not done to it.
-        if self.world.has_forgotten(n, real) || self.world.stands_twice(n, real, node) {
-            self.oracle.maybe_cover(n, real, node);
-        } else {
-            self.oracle.cover(n, real, node);
-        }
-    }
-
-    /// Covers what stands where something is written.
-    fn write_over(&mut self, n: usize, name: &SharePath, content: ContentId) -> bool {
-        match self.world.node(n, name) {
-            Some(_) => self.cover(n, name),
-            None if !self.make_above(n, name) => return false,
-            None => {}
-        }
-        if self.world.node(n, name) == Some(Node::Folder) {
-            self.world.peers[n].folder.take(name);
-        }
-        self.oracle.make(n, name, Some(content));
-        self.world.peers[n].edited.insert(name.clone());
-        true
     }
 
     fn write(&mut self, n: usize, name: &SharePath, content: ContentId) {
-        if self.write_over(n, name, content) {
-            self.world.tell(|| format!("{n}: user writes {name}: {content:?}"));
-            let (mtime, executable) = (self.mtime(), self.rng.u8(..4) == 0);
-            self.world.peers[n].folder.put(name, content, 7, mtime, executable);
-        }
+        let rng = &mut self.rng;
+        self.users.write_as(n, name, content, || (mtime(rng), rng.u8(..4) == 0));
     }
+}
 
-    /// Other bytes under the same length and time.
-    fn rewrite(&mut self, n: usize) {
-        let Some(real) = self.some_file(n) else { return };
-        let file = self.world.peers[n].folder.file(&real).unwrap();
-        let content = self.new_content();
-        self.write_over(n, &real, content);
-        self.world.tell(|| format!("{n}: user rewrites {real}: {content:?}"));
-        let mtime = file.identity.mtime;
-        self.world.peers[n].folder.put(
-            &real,
-            content,
-            file.identity.len,
-            mtime.0 * 1_000_000_000 + mtime.1,
-            file.executable,
-        );
-    }
-
-    fn touch(&mut self, n: usize) {
-        let Some(real) = self.some_file(n) else { return };
-        let file = self.world.peers[n].folder.file(&real).unwrap();
-        let is_forgotten = self.world.has_forgotten(n, &real);
-        self.oracle.touch(n, &real, file, is_forgotten);
-        self.world.tell(|| format!("{n}: user touches {real}"));
-        let (mtime, executable) = (self.mtime(), self.rng.bool());
-        self.world.peers[n].folder.touch(&real, mtime, executable);
-    }
-
-    fn rename(&mut self, n: usize) {
-        let Some(from) = self.some_node(n) else { return };
-        let to = self.some_name();
-        let is_inside = format!("{to}/").starts_with(&format!("{from}/"));
-        if is_inside || self.world.node(n, &to) == Some(Node::Folder) {
-            return;
-        }
-        let is_folder = self.world.node(n, &from) == Some(Node::Folder);
-        if is_folder && self.world.node(n, &to).is_some() {
-            return;
-        }
-        if !self.make_above(n, &to) {
-            return;
-        }
-        self.world.tell(|| format!("{n}: user renames {from} to {to}"));
-        let below = format!("{from}/");
-        let nodes: Vec<_> = self.world.peers[n].folder.nodes.iter().map(|(path, node)| (path.clone(), *node)).collect();
-        let moved = nodes.into_iter().filter(|(path, _)| *path == from || path.as_str().starts_with(&below));
-        for (path, node) in moved {
-            let to = format!("{to}{}", &path.as_str()[from.as_str().len()..]).parse().unwrap();
-            let content = match node {
-                Node::Folder => None,
-                Node::File(file) => Some(file.content_id),
-            };
-            if let Some(content) = content {
-                self.write_over(n, &to, content);
-            } else {
-                self.oracle.make(n, &to, None);
-            }
-            self.cover_one(n, &path, &node);
-        }
-        self.world.peers[n].folder.rename(&from, &to);
-    }
+fn mtime(rng: &mut fastrand::Rng) -> i64 {
+    rng.i64(1..50) * 500_000_000
 }
 
 /// What a seed comes to; a panic is a failure like another.
 fn outcome(seed: u64, careless: Careless, is_told: bool) -> Result<String, String> {
     let run = || {
         let mut history = History::new(seed);
-        history.world.careless = careless;
-        history.world.is_told = is_told;
+        history.users.world.careless = careless;
+        history.users.world.is_told = is_told;
         history.run()
     };
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));

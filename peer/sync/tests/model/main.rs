@@ -12,9 +12,15 @@
     reason = "a test that cannot go on may panic, and tells a seed on demand"
 )]
 
+mod absence;
+mod failing;
 mod folder;
 mod history;
+mod interleavings;
 mod network;
 mod oracle;
+mod partition;
 mod tracker;
+mod twins;
+mod users;
 mod world;

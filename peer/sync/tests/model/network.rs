@@ -5,6 +5,7 @@
 //! after a while, after which nobody heeds a late answer.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use axum::body::Bytes;
 use potluck_common::SharePath;
@@ -263,14 +264,14 @@ impl World {
         }
     }
 
-    /// All tell all that they know: over the tracker, or each other where there is none.
-    pub(crate) fn exchange(&mut self) {
-        let all = 0..self.peers.len();
-        if !self.tracker.is_up {
-            for from in all.clone() {
-                let (_, entries) = self.peers[from].machine.changes_since(0, usize::MAX);
-                all.clone().filter(|to| *to != from).for_each(|to| self.hear(from, to, entries.clone()));
+    /// These tell all that they know: over the tracker, or each other where there is none.
+    pub(crate) fn exchange(&mut self, all: Range<usize>) {
+        for n in all.clone() {
+            if !self.reaches_tracker(n) {
+                self.tell_neighbours(n);
             }
+        }
+        if !self.tracker.is_up {
             return;
         }
         // All are there before anybody tells of the writes of others.
@@ -283,6 +284,34 @@ impl World {
             self.follow_through(question);
             let offer = self.announce(n, MANY);
             self.follow_through(offer);
+        }
+    }
+
+    /// A peer tells all others in its part of the network all that it knows.
+    pub(crate) fn tell_neighbours(&mut self, from: usize) {
+        let (_, entries) = self.peers[from].machine.changes_since(0, usize::MAX);
+        for to in 0..self.peers.len() {
+            if to != from && self.peers[to].part == self.peers[from].part {
+                self.hear(from, to, entries.clone());
+            }
+        }
+    }
+
+    /// A heartbeat of everybody's: all say what they have, and hear what is new.
+    pub(crate) fn beat(&mut self) {
+        for n in 0..self.peers.len() {
+            if self.reaches_tracker(n) {
+                let offer = self.announce(n, MANY);
+                self.follow_through(offer);
+            } else {
+                self.tell_neighbours(n);
+            }
+        }
+        for n in 0..self.peers.len() {
+            if self.reaches_tracker(n) {
+                let question = self.ask(n, None);
+                self.follow_through(question);
+            }
         }
     }
 

@@ -32,12 +32,17 @@ pub(crate) enum Answer {
 
 /// See the module's text.
 pub(crate) struct Tracker {
-    runtime: Runtime,
-    tracker: potluck_tracker::Tracker,
-    router: Router,
+    /// Nothing where there never was one.
+    process: Option<Process>,
     /// The part of the network it is in.
     pub(crate) part: u8,
     pub(crate) is_up: bool,
+}
+
+struct Process {
+    runtime: Runtime,
+    tracker: potluck_tracker::Tracker,
+    router: Router,
 }
 
 fn open(runtime: &Runtime) -> (potluck_tracker::Tracker, Router) {
@@ -52,24 +57,32 @@ impl Tracker {
     pub(crate) fn new() -> Self {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let (tracker, router) = open(&runtime);
-        Self { runtime, tracker, router, part: 0, is_up: true }
+        Self { process: Some(Process { runtime, tracker, router }), part: 0, is_up: true }
+    }
+
+    /// Of a swarm that has none: nothing is there, and nothing starts.
+    pub(crate) const fn absent() -> Self {
+        Self { process: None, part: 0, is_up: false }
     }
 
     /// Starts it again; it knows nothing.
     pub(crate) fn start(&mut self) {
-        (self.tracker, self.router) = open(&self.runtime);
+        let Some(process) = &mut self.process else { return };
+        (process.tracker, process.router) = open(&process.runtime);
         self.is_up = true;
     }
 
     pub(crate) fn now(&self) -> Instant {
-        self.runtime.block_on(async { tokio::time::Instant::now() }).into_std()
+        let Some(process) = &self.process else { return Instant::now() };
+        process.runtime.block_on(async { tokio::time::Instant::now() }).into_std()
     }
 
     /// Lets time pass; leases that run out end.
     pub(crate) fn advance(&mut self, time: Duration) {
-        self.runtime.block_on(async {
+        let Some(Process { runtime, tracker, .. }) = &self.process else { return };
+        runtime.block_on(async {
             tokio::time::advance(time).await;
-            self.tracker.swarm().expire();
+            tracker.swarm().expire();
         });
     }
 
@@ -107,8 +120,9 @@ impl Tracker {
         let from = SocketAddr::from(([10, 0, 1, u8::try_from(peer).unwrap()], 50_000));
         request.headers_mut().insert(header::HOST, "10.0.0.1:7700".parse().unwrap());
         request.extensions_mut().insert(ConnectInfo(from));
-        let router = self.router.clone();
-        self.runtime.block_on(async {
+        let Process { runtime, router, .. } = self.process.as_ref().unwrap();
+        let router = router.clone();
+        runtime.block_on(async {
             let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
             (parts.status, body.collect().await.unwrap().to_bytes())
         })

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use potluck_common::conflict_name::is_conflict_name_of;
@@ -138,7 +139,15 @@ fn identity(n: u32) -> Identity {
 
 impl World {
     pub(crate) fn new(n_peers: usize, seed: u64) -> Self {
-        let tracker = Tracker::new();
+        Self::with(Tracker::new(), n_peers, seed)
+    }
+
+    /// One whose peers have only each other.
+    pub(crate) fn without_tracker(n_peers: usize, seed: u64) -> Self {
+        Self::with(Tracker::absent(), n_peers, seed)
+    }
+
+    fn with(tracker: Tracker, n_peers: usize, seed: u64) -> Self {
         let mut world = Self {
             peers: Vec::new(),
             now: tracker.now(),
@@ -253,6 +262,7 @@ impl World {
     fn look(&mut self, n: usize, real: &SharePath) {
         let peer = &mut self.peers[n];
         match peer.folder.seen(real) {
+            _ if peer.folder.call_fails() => drop(peer.machine.on_obscured(real, self.now)),
             Some(seen) => peer.machine.on_seen(real, seen, self.now),
             None => peer.machine.on_gone(real, self.now),
         }
@@ -298,7 +308,7 @@ impl World {
                     }
                 }
             }
-            Some(_) if self.rng.u8(..20) == 0 => peer.machine.on_not_saved(),
+            Some(_) if self.rng.u8(..20) == 0 || peer.folder.call_fails() => peer.machine.on_not_saved(),
             Some(unsaved) => {
                 peer.store.keep(unsaved);
                 peer.machine.on_saved();
@@ -427,6 +437,50 @@ impl World {
         self.peers[n].backup = Some((self.peers[n].store.clone(), self.peers[n].folder.clone()));
     }
 
+    /// Looks wherever something has changed.
+    pub(crate) fn look_around(&mut self, n: usize) {
+        self.gather_looks(n);
+        for real in std::mem::take(&mut self.peers[n].to_look) {
+            self.look(n, &real);
+        }
+    }
+
+    /// Keeps what is unsaved, and begins what is to be done.
+    pub(crate) fn begin_all(&mut self, n: usize) {
+        self.save_all(n);
+        let n_before = |world: &Self| world.peers[n].doing.len();
+        loop {
+            let before = n_before(self);
+            self.begin(n);
+            self.save_all(n);
+            if n_before(self) == before {
+                return;
+            }
+        }
+    }
+
+    /// Does what was begun, and tells of it.
+    pub(crate) fn finish_all(&mut self, n: usize) {
+        for at in 0..self.peers[n].doing.len() {
+            if self.peers[n].doing[at].outcome.is_none() {
+                self.perform_at(n, at);
+            }
+        }
+        while !self.peers[n].doing.is_empty() {
+            self.report(n);
+        }
+        self.save_all(n);
+    }
+
+    fn save_all(&mut self, n: usize) {
+        loop {
+            self.save(n);
+            if self.peers[n].saving.is_none() {
+                return;
+            }
+        }
+    }
+
     /// Everything that a peer can do by itself, until nothing is left; then it tells all others all that it knows.
     pub(crate) fn settle(&mut self, n: usize) {
         for _ in 0..1_000 {
@@ -458,9 +512,14 @@ impl World {
 
     /// One round of quiet: every peer scans, does what there is to do, and tells the others.
     pub(crate) fn round(&mut self) {
+        self.peers.iter_mut().for_each(|peer| peer.part = 0);
+        self.round_of(0..self.peers.len());
+    }
+
+    /// The same for some of them, each in its part of the network; the others do nothing.
+    pub(crate) fn round_of(&mut self, peers: Range<usize>) {
         self.wire.clear();
-        for n in 0..self.peers.len() {
-            self.peers[n].part = 0;
+        for n in peers.clone() {
             self.peers[n].scanning = None;
             self.peers[n].machine.on_scan_began();
             let reals: Vec<_> = self.peers[n].folder.nodes.keys().cloned().collect();
@@ -471,13 +530,18 @@ impl World {
             self.settle(n);
             self.advance(Duration::from_secs(60));
             self.settle(n);
-            if self.peers[n].machine.held().next().is_some() {
-                self.tell(|| format!("  {n}: confirms"));
-                self.peers[n].machine.confirm();
-                self.settle(n);
-            }
+            self.confirm(n);
         }
-        self.exchange();
+        self.exchange(peers);
+    }
+
+    /// A person says that what is held has been deleted on purpose.
+    pub(crate) fn confirm(&mut self, n: usize) {
+        if self.peers[n].machine.held().next().is_some() {
+            self.tell(|| format!("  {n}: confirms"));
+            self.peers[n].machine.confirm();
+            self.settle(n);
+        }
     }
 
     /// Whether all have the same folders and the same index, also the tracker, and nothing to do.
