@@ -14,4 +14,5 @@ mod proxy;
 mod start;
 mod sums;
 mod supervisor;
+mod traced;
 mod verbs;
