@@ -5,12 +5,14 @@
 mod control;
 mod daily;
 mod disk;
+mod faults;
 mod harness;
 mod kill;
 mod lan;
 mod logs;
 mod origins;
 mod proxy;
+mod sizes;
 mod start;
 mod sums;
 mod supervisor;
