@@ -43,8 +43,8 @@ fn tells_nothing(what: &str, bytes: &[u8], secret: &[u8; 32]) {
     }
 }
 
-/// Checks that requests are what the protocol names and nothing else: no header, no value and no body that it does not know. How
-/// many announces were among them.
+/// Checks that requests are what the protocol names and nothing else: no header, no value and no body that it does not know. What
+/// was announced in them.
 #[track_caller]
 fn check_requests(mut sent: &[u8], host: &str, who: &Identity) -> Vec<AnnounceEvent> {
     let mut announced = Vec::new();
@@ -66,6 +66,8 @@ fn check_requests(mut sent: &[u8], host: &str, who: &Identity) -> Vec<AnnounceEv
                 "user-agent" => *value == concat!("potluck/", env!("CARGO_PKG_VERSION")),
                 "content-type" => *value == "application/json" && method == "POST",
                 "content-length" => method == "POST",
+                // This is the tracker, which looks whether the owner is there.
+                "connection" => (uri, *value) == ("/healthz", "close"),
                 "range" => value
                     .strip_prefix("bytes=")
                     .is_some_and(|range| range.bytes().all(|b| b == b'-' || b.is_ascii_digit())),
@@ -84,7 +86,9 @@ fn check_requests(mut sent: &[u8], host: &str, who: &Identity) -> Vec<AnnounceEv
                 assert!(header(SIGNATURE_HEADER).is_some());
                 announced.push(announce.event);
             }
-            ("GET", uri) => assert!(uri.starts_with("/v1/") && body.is_empty(), "{head}"),
+            ("GET", uri) => {
+                assert!((uri.starts_with("/v1/") || uri == "/healthz") && body.is_empty(), "{head}");
+            }
             _ => panic!("{head}"),
         }
     }
@@ -178,7 +182,6 @@ async fn h08_strangers_keep_what_they_are_sent() {
             let folder = share.to_str().unwrap().as_bytes();
             assert!(!all.windows(folder.len()).any(|bytes| bytes == folder), "{name} was told where the folder is");
             for connection in sent {
-                // The owner's connections are also those of the tracker that looks whether it is there.
                 announced.extend(check_requests(&connection, &link.address.to_string(), &who));
             }
         }
