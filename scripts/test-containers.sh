@@ -26,6 +26,9 @@ inside() { docker exec "$PREFIX$1" potluck "${@:2}"; }
 all_healthy() { local name; for name; do is_healthy "$name" || return 1; done; }
 no_stranger_in() { [[ -z $(find "$@" ! -uid "$OWNER" -print -quit) ]]; }
 is_hardened() { [[ $(docker inspect -f '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.Config.User}}' "$PREFIX$1") == "true [ALL] $OWNER:$GROUP" ]]; }
+none_runs() { [[ -z $(docker ps -q --filter "name=$PREFIX") ]]; }
+# Some of a content is there, with the record to go on from.
+has_begun() { (($(find "$POTLUCK_VOLUMES/$1/.potluck/partial" -type f | wc -l) > 1)); }
 nothing_left() { [[ -z $(docker ps -aq --filter "name=$PREFIX" ; docker network ls -q --filter "name=$COMPOSE_PROJECT_NAME") ]]; }
 # A terminal in the container: docker exec -it wants one on our side, which script(1) provides.
 on_a_terminal() { script -qec "docker exec -it $PREFIX$1 potluck ${*:2}" /dev/null </dev/null; }
@@ -49,12 +52,26 @@ check 'it downloads although an owner was just killed' inside node5 download ban
 check '… the right bytes' same_bytes "$POTLUCK_VOLUMES/node5/banquet.bin" "$POTLUCK_VOLUMES/.start/node2/banquet.bin"
 check 'run.sh brings the killed peer back' run -n 5
 
+# F54: everything is killed at once, in the middle of a download, and started again as it stands.
+check 'a sixth peer' run -n 6
+check '… that downloads slowly' inside node6 limit down 2M
+docker exec -d "${PREFIX}node6" potluck download banquet.bin
+check '… and has begun' wait_until 60 has_begun node6
+mapfile -t everything < <(docker ps -q --filter "name=$PREFIX")
+docker kill --signal KILL "${everything[@]}" >/dev/null
+check 'all containers killed at once' none_runs
+check '… in the middle of that download' gone "$POTLUCK_VOLUMES/node6/banquet.bin"
+docker start "${everything[@]}" >/dev/null
+check 'started again, all peers come back' wait_until 120 has_peers 6
+check '… and the download ends by itself' wait_until 120 has_owners banquet.bin 6
+check '… with the right bytes' same_bytes "$POTLUCK_VOLUMES/node6/banquet.bin" "$POTLUCK_VOLUMES/.start/node2/banquet.bin"
+
 check '--scale peer=3' quietly compose up -d --no-build --scale peer=3
-check '… and all three join' wait_until 120 has_peers 8
+check '… and all three join' wait_until 120 has_peers 9
 
 docker restart "${PREFIX}tracker" >/dev/null
-check 'all peers come back to a restarted tracker' wait_until 120 has_peers 8
-check '… and with them all owners of banquet.bin' wait_until 120 has_owners banquet.bin 5
+check 'all peers come back to a restarted tracker' wait_until 120 has_peers 9
+check '… and with them all owners of banquet.bin' wait_until 120 has_owners banquet.bin 6
 
 check 'reset.sh -v' quietly "$ROOT/scripts/reset.sh" -v
 check '… leaves no container and no network' nothing_left

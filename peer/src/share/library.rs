@@ -106,6 +106,11 @@ impl Library {
         self.remove_if(path, |_| true)
     }
 
+    /// Takes a file out if it was hashed in the state `identity`; whether it was.
+    pub fn remove_in(&self, path: &SharePath, identity: FileIdentity) -> bool {
+        self.remove_if(path, |file| file.identity == identity)
+    }
+
     /// Takes a file out unless it was hashed in the state `identity`; whether that is so, and nothing was done. One step,
     /// because a download may put the file in at this very moment.
     pub fn stays_in(&self, path: &SharePath, identity: FileIdentity) -> bool {

@@ -63,6 +63,8 @@ pub struct LookAgain(mpsc::Sender<Wish>);
 #[derive(Debug)]
 enum Wish {
     At(SharePath),
+    /// The disk no longer gives what was hashed in this state.
+    Unreadable(SharePath, FileIdentity),
     Everything(oneshot::Sender<()>),
 }
 
@@ -70,6 +72,16 @@ impl LookAgain {
     /// Never waits; when too many ask at once, the rescan will do.
     pub fn at(&self, path: SharePath) {
         let _full = self.0.try_send(Wish::At(path));
+    }
+
+    /// A file of the library could not be read. Mostly it is another one by now; but what the disk fails to give although
+    /// it is still the same, must be hashed again before it is offered again.
+    pub fn after(&self, path: SharePath, identity: FileIdentity, error: &io::Error) {
+        let wish = match error.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::IO.raw_os_error() => Wish::Unreadable(path, identity),
+            _ => Wish::At(path),
+        };
+        let _full = self.0.try_send(wish);
     }
 
     /// Waits for a scan that begins from now on: what stood in the folder before is shared after it, or waits to be hashed. Whether
@@ -180,6 +192,10 @@ impl Sharing {
                 Some(wish) = self.looks.0.recv() => {
                     let everything = match wish {
                         Wish::At(path) => self.look_at(&[path], &mut queue).await,
+                        Wish::Unreadable(path, identity) => {
+                            self.withdraw(&path, identity).await;
+                            self.look_at(&[path], &mut queue).await
+                        }
                         Wish::Everything(told) => {
                             asked.push(told);
                             true
@@ -432,6 +448,19 @@ impl Sharing {
         }
         self.note(found, queue);
         self.take_rules(rules, queue)
+    }
+
+    /// What was hashed in that state is not offered until it could be read again (F11).
+    async fn withdraw(&self, path: &SharePath, identity: FileIdentity) {
+        if !self.library.remove_in(path, identity) {
+            return;
+        }
+        tracing::warn!(path = path.as_str(), "the disk fails to give a shared file; it is hashed again");
+        let cache = self.cache.clone();
+        let removed = tokio::task::spawn_blocking(move || cache.remove(identity)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(path = path.as_str(), %error, "the old hash stays cached");
+        }
     }
 
     async fn flush_cache(&self) {

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::Stream;
+use potluck_common::SharePath;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -16,6 +17,7 @@ use super::crowd::Seat;
 use crate::buffers::BufferPool;
 use crate::limit::Throttle;
 use crate::share::folder::FileIdentity;
+use crate::share::sharing::LookAgain;
 use crate::traffic::Traffic;
 
 /// Read and sent at once. Larger slices gain nothing on loopback, and two of them are held for each upload.
@@ -26,9 +28,8 @@ pub const SLICE_LEN: usize = 256 << 10;
 pub struct FileSlices {
     /// The file, open.
     pub file: Arc<File>,
-    /// The state it must stay in: a file that changes while it is sent ends the body early. `None` for one that is being
-    /// fetched, of which only verified chunks are sent.
-    pub identity: Option<FileIdentity>,
+    /// Where it is shared. `None` for one that is being fetched, of which only verified chunks are sent.
+    pub source: Option<Source>,
     /// Which bytes.
     pub bytes: Range<u64>,
     /// Where slices come from.
@@ -39,6 +40,17 @@ pub struct FileSlices {
     pub limit: Throttle,
     /// The upload slot, free again when the body ends or is dropped.
     pub slot: Slot,
+}
+
+/// A shared file as it is sent.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name.
+    pub path: SharePath,
+    /// The state it must stay in: a file that changes while it is sent ends the body early.
+    pub identity: FileIdentity,
+    /// Told when it cannot be read.
+    pub look_again: LookAgain,
 }
 
 /// The right to one response body.
@@ -114,16 +126,26 @@ impl FileSlices {
     fn read_at(&self, offset: u64) -> Option<JoinHandle<io::Result<Bytes>>> {
         let left = self.bytes.end.checked_sub(offset).filter(|left| *left > 0)?;
         let len = usize::try_from(left).unwrap_or(SLICE_LEN).min(SLICE_LEN);
-        let (file, identity, pool) = (self.file.clone(), self.identity, self.pool.clone());
+        let (file, source, pool) = (self.file.clone(), self.source.clone(), self.pool.clone());
         Some(tokio::task::spawn_blocking(move || {
             let mut buffer = pool.take(len);
-            file.read_exact_at(buffer.as_mut(), offset)?;
-            if let Some(identity) = identity
-                && FileIdentity::of(&*file)? != identity
-            {
-                return Err(io::Error::other("the file changed while it was sent"));
+            let read = file.read_exact_at(buffer.as_mut(), offset);
+            match source {
+                None => read?,
+                Some(source) => source.check(&file, read)?,
             }
             Ok(Bytes::from_owner(buffer))
         }))
+    }
+}
+
+impl Source {
+    /// What was read may be sent only if the file is still what was hashed.
+    fn check(self, file: &File, read: io::Result<()>) -> io::Result<()> {
+        read.inspect_err(|error| self.look_again.after(self.path.clone(), self.identity, error))?;
+        match FileIdentity::of(file)? == self.identity {
+            true => Ok(()),
+            false => Err(io::Error::other("the file changed while it was sent")),
+        }
     }
 }

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{Share, clean, ended, eventually, noise, skipped, tracker, wait_for_owners};
+use potluck_common::ContentId;
+
+use crate::harness::{Share, ended, eventually, get, noise, skipped, tracker, wait_for_owners};
 use crate::kill::owner;
 use crate::proxy::Proxy;
+use crate::traced::{Failing, can_trace, traced};
 
 /// A memory file system that goes with the test.
 struct Tmpfs(PathBuf);
@@ -139,35 +142,66 @@ fn f06_the_disk_fills_up() {
 /// F05: making durable what was written fails, the first time in each thread. What that concerns is fetched again, and nothing is complete before.
 #[test]
 fn f05_fdatasync_fails() {
-    let traced = |options: &[&str], command: &Command| {
-        let mut strace = clean(Path::new("strace"));
-        strace
-            .args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"])
-            .args(options)
-            .arg(command.get_program())
-            .args(command.get_args());
-        for (name, value) in command.get_envs() {
-            strace.env(name, value.unwrap_or_default());
-        }
-        if let Some(dir) = command.get_current_dir() {
-            strace.current_dir(dir);
-        }
-        strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        strace
-    };
-    if !traced(&[], &Command::new("true")).status().is_ok_and(|status| status.success()) {
-        return skipped("F05: strace is missing, or may trace nothing here");
+    if !can_trace("F05") {
+        return;
     }
     let tracker = tracker(0);
     let data = noise(16 << 20, 5);
     let (_owner, _serving, proxy) = owner(&tracker, &data, 4 << 20);
     let share = Share::new(&tracker, "a");
     let fails = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"];
-    let ended = ended(traced(&fails, &share.command(&["download", "big"])).spawn().unwrap());
+    let mut command = traced(Path::new("/dev/null"), &fails, &share.command(&["download", "big"]));
+    let ended = ended(command.spawn().unwrap());
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(std::fs::read(share.path("big")).unwrap() == data);
     // Else nothing was tested: at this rate there is something to make durable long before the end.
     let twice = proxy.n_bytes() - data.len() as u64;
     assert!(twice > 256 << 10, "{twice} bytes were fetched twice");
     assert_eq!(std::fs::read_dir(share.path(".potluck/partial")).unwrap().count(), 0);
+}
+
+/// F11: the disk of one of two owners fails to give a shared file. Its ranges break off, the other owner gives all of them, and
+/// soon the file is no longer offered, neither to the tracker nor to who asks. Once it can be read it is offered again.
+#[test]
+fn f11_a_shared_file_cannot_be_read() {
+    if !can_trace("F11") {
+        return;
+    }
+    let tracker = tracker(0);
+    let data = noise(8 << 20, 11);
+    let (bad, good) = (Share::new(&tracker, "bad"), Share::new(&tracker, "good"));
+    for share in [&bad, &good] {
+        share.write("big", &data);
+    }
+    let failing = bad.up();
+    bad.write("small", b"another");
+    wait_for_owners(&tracker, "small", 1);
+    let (_serving, taker) = (good.up(), Share::new(&tracker, "taker"));
+    wait_for_owners(&tracker, "big", 2);
+    let place = |name: &str| bad.path(name).to_str().unwrap().to_owned();
+    let (big, small) = (place("big"), place("small"));
+    let options = ["-P", &big, "-P", &small, "-e", "trace=pread64", "-e", "inject=pread64:error=EIO"];
+    let disk = Failing::attach(&failing, &options);
+    let ended = taker.run(&["--json", "download", "big"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(std::fs::read(taker.path("big")).unwrap() == data);
+    assert!(!ended.stdout.contains("\"name\":\"bad\""), "nothing came of it: {ended:?}");
+    eventually("it is told once", || failing.logged("big") > 0);
+    // And one that is asked for in a bundle.
+    let bundle = format!("/v1/contents?ids={}", ContentId::of(b"another"));
+    assert_eq!(get(failing.address, &bundle), None);
+    eventually("the tracker lists the files no more", || {
+        let owners = |name: &str| get(tracker.address, &format!("/v1/files/{name}"));
+        let owners =
+            |name: &str| owners(name).map_or(0, |info| info["contents"][0]["owners"].as_array().unwrap().len());
+        owners("big") == 1 && owners("small") == 0
+    });
+    let shared = get(failing.address, "/v1/index").unwrap();
+    assert_eq!(shared["files"], serde_json::json!([]), "nor does its own index");
+    drop(disk);
+    // Both are looked at anew when something happens to them; otherwise at the next full scan.
+    bad.write("small", b"another");
+    bad.write("big", &data);
+    wait_for_owners(&tracker, "small", 1);
+    wait_for_owners(&tracker, "big", 2);
 }

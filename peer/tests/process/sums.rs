@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use crate::harness::{Share, noise, skipped, tracker, wait_for_owners};
 
 /// Runs a program in a folder; `None` and a word if this machine does not have it.
-fn run(folder: &Path, program: &str, args: &[&str]) -> Option<Output> {
+pub(crate) fn run(folder: &Path, program: &str, args: &[&str]) -> Option<Output> {
     let output = Command::new(program).args(args).current_dir(folder).stdin(Stdio::null()).output();
     output.inspect_err(|error| skipped(format_args!("{program}: {error}"))).ok()
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod access;
 mod disk;
 mod downloads;
 mod feeds;
@@ -10,11 +11,13 @@ mod hostile;
 mod hostile_owner;
 mod hostile_tracker;
 mod limits;
+mod link;
 mod lying_tracker;
 mod metrics;
 mod openapi;
 mod origins;
 mod reachability;
+mod secrets;
 mod serving;
 mod sharing;
 mod sync;

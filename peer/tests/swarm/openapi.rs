@@ -16,6 +16,14 @@ fn is_for_people(path: &str) -> bool {
     path == "/" || ["/docs", "/openapi.json", "/files/", "/assets/"].iter().any(|start| path.starts_with(start))
 }
 
+/// The paths of a peer's router, as it shows them of itself.
+pub(crate) fn paths() -> BTreeSet<String> {
+    let (router, _share) = routes(sync_feed().0, CancellationToken::new());
+    let shown = format!("{router:?}");
+    let paths = shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/') && !text.contains("__private"));
+    paths.map(|path| path.replace("{*", "{")).collect()
+}
+
 async fn document(node: &Node) -> Value {
     node.get("/openapi.json").await.json().await.unwrap()
 }
@@ -26,11 +34,7 @@ async fn every_route_of_a_peer_is_described() {
     let node = Node::start(&tracker, "node", &[]).await;
     let document = document(&node).await;
     let described: BTreeSet<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
-    let (router, _share) = routes(sync_feed().0, CancellationToken::new());
-    let shown = format!("{router:?}");
-    let paths = shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/') && !text.contains("__private"));
-    let paths: BTreeSet<String> =
-        paths.map(|path| path.replace("{*", "{")).filter(|path| !is_for_people(path)).collect();
+    let paths: BTreeSet<String> = paths().into_iter().filter(|path| !is_for_people(path)).collect();
     assert!(paths.len() > 5, "the router no longer shows its paths: {paths:?}");
     assert_eq!(described, paths);
     let page = node.get("/docs").await;

@@ -1,10 +1,13 @@
-//! Whether others can reach a peer: the tracker tries, and the peer says so.
+//! Whether others can reach a peer: the tracker tries, and the peer says so; and what those do who cannot.
 
 use std::net::TcpListener;
 
+use potluck_common::ContentId;
 use potluck_peer::Config;
 
-use crate::harness::{Node, Tracker, eventually, quick, root_with};
+use crate::harness::{Node, Tracker, eventually, noise, quick, root_with};
+use crate::hostile::given_by;
+use crate::link::Link;
 
 async fn reaches_us(node: &Node) -> Option<bool> {
     node.status().await.trackers[0].reaches_us
@@ -28,4 +31,61 @@ async fn a_peer_knows_whether_it_is_reachable() {
     let listed =
         listed["peers"].as_array().unwrap().iter().map(|peer| (peer["name"].as_str(), peer["reachable"].as_bool()));
     assert_eq!(listed.collect::<Vec<_>>(), [(Some("hidden"), Some(false)), (Some("open"), Some(true))]);
+}
+
+/// How many requests for bytes came to nothing for that reason.
+async fn n_failed(node: &Node, reason: &str) -> u64 {
+    let shown = node.get("/metrics").await.text().await.unwrap();
+    let series = format!("potluck_peer_fetches_failed_total{{reason=\"{reason}\"}} ");
+    let value = shown.lines().find_map(|line| line.strip_prefix(&series));
+    value.unwrap_or_else(|| panic!("no {series} in\n{shown}")).parse().unwrap()
+}
+
+/// F25: two peers that both reach the tracker, and a third, and not each other, each with what the other wants. Each is tried by
+/// the other now and then, and never taken for corrupt: as soon as the link is whole, what is left comes over it, in the same
+/// download, which never asks again who once was.
+#[tokio::test(flavor = "multi_thread")]
+async fn f25_two_that_cannot_reach_each_other() {
+    const LEN: usize = 6 << 20;
+    let tracker = Tracker::start().await;
+    let (of_a, of_b) = (noise(LEN, 251), noise(LEN, 252));
+    let (to_a, to_b) = (Link::cut().await, Link::cut().await);
+    let behind = async |link: &Link, name: &str, path: &str, data: &[u8]| {
+        let advertise = link.address.to_string();
+        let config = |share: &std::path::Path| Config {
+            advertise: Some(advertise.parse().unwrap()),
+            ..quick(share, &tracker.url, name)
+        };
+        Node::start_on(root_with(&[(path, data)]), config).await.unwrap()
+    };
+    let a = behind(&to_a, "a", "of a", &of_a).await;
+    let b = behind(&to_b, "b", "of b", &of_b).await;
+    // So slow that there is much left when the link is healed.
+    let config =
+        |share: &std::path::Path| Config { limit_up: "2M".parse().unwrap(), ..quick(share, &tracker.url, "c") };
+    let _c = Node::start_on(root_with(&[("of a", &of_a), ("of b", &of_b)]), config).await.unwrap();
+    for data in [&of_a, &of_b] {
+        tracker.wait_for_owners(ContentId::of(data), 2).await;
+    }
+    let downloads = async { tokio::join!(a.download("of b"), b.download("of a")) };
+    let healing = async {
+        let so_far = async |node: &Node| node.status().await.downloads.first().map_or(0, |download| download.n_bytes);
+        eventually("some of both has come", async || so_far(&a).await.min(so_far(&b).await) > 1 << 20).await;
+        for (node, to) in [(&a, &to_b), (&b, &to_a)] {
+            let n_failed = n_failed(node, "unreachable").await;
+            assert!(n_failed > 0 && n_failed < 20, "{n_failed} requests went to who cannot be reached");
+            assert!(to.n_tried() < 40, "it was tried {} times in about a second", to.n_tried());
+        }
+        to_a.leads_to(a.base());
+        to_b.leads_to(b.base());
+    };
+    let ((got_a, got_b), ()) = tokio::join!(downloads, healing);
+    for (node, finished, from, path, data) in [(&a, got_a, "b", "of b", &of_b), (&b, got_b, "a", "of a", &of_a)] {
+        let finished = finished.unwrap();
+        assert!(given_by(&finished, from) > 0, "it is not asked again: {:?}", finished.from);
+        assert!(given_by(&finished, "c") > 1 << 20, "{:?}", finished.from);
+        assert!(node.read(path).unwrap() == *data);
+        assert_eq!(n_failed(node, "corrupt").await, 0);
+        node.is_well().await;
+    }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Also in helpers, which clippy does not take for tests.
 
+mod access;
 mod fetch;
 mod found;
 mod metrics;
@@ -13,3 +14,4 @@ mod routes;
 mod sockets;
 mod support;
 mod sync;
+mod times;

@@ -15,7 +15,7 @@ fn is_for_people(path: &str) -> bool {
 }
 
 /// The paths of a router, as it shows them of itself.
-fn routes(router: &axum::Router) -> BTreeSet<String> {
+pub(crate) fn routes(router: &axum::Router) -> BTreeSet<String> {
     let shown = format!("{router:?}");
     let quoted =
         shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/') && !text.contains("__private"));

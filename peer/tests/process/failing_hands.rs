@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cap_std::ambient_authority;
@@ -18,12 +17,13 @@ use potluck_peer::sync::apply::{Hands, Leaving, Supply};
 use potluck_peer::sync::replace::Old;
 use potluck_peer::sync::trash::Trash;
 
-use crate::harness::{clean, skipped};
+use crate::harness::clean;
+use crate::traced::{can_trace, traced};
 
 /// Where the process that is told to do something finds its folders.
 const ROOT: &str = "POTLUCK_TEST_ROOT";
 /// What it is told to run.
-const CHILD: &str = "failing_calls::hands_that_are_traced";
+const CHILD: &str = "failing_hands::hands_that_are_traced";
 /// Calls that a thread makes before its hands move, of each kind that the start of a program makes too: so that the i-th of
 /// those is never one of the start's.
 const N_AHEAD: u64 = 64;
@@ -209,19 +209,10 @@ fn check(root: &Path, operation: &str, what: &str) {
 /// what is in the trash are somewhere (I2), nothing outside is touched (I5), nobody panics (I6), and what is said to be done is.
 #[test]
 fn f53_the_ith_call_under_the_hands_fails() {
-    let traced = |log: &Path, inject: &[String], command: &Command| {
-        let mut strace = clean(Path::new("strace"));
-        strace.args(["-f", "-qq", "--seccomp-bpf", "-o"]).arg(log);
-        strace.args(inject).arg(command.get_program()).args(command.get_args());
-        strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        strace
-    };
-    let temp = tempfile::tempdir().unwrap();
-    let log = temp.path().join("log");
-    if !traced(&log, &[], &Command::new("true")).status().is_ok_and(|status| status.success()) {
-        return skipped("F53: strace is missing, or may trace nothing here");
+    if !can_trace("F53") {
+        return;
     }
+    let temp = tempfile::tempdir().unwrap();
     let sweep = |calls: &str, is_ahead: bool, error: &str| {
         let mut n_failed = 0;
         for i in 1.. {
@@ -229,10 +220,10 @@ fn f53_the_ith_call_under_the_hands_fails() {
             let (root, log) = (temp.path().join(&what), temp.path().join(format!("{what}.log")));
             OPERATIONS.iter().for_each(|operation| prepare(&root.join(operation)));
             let at = if is_ahead { N_AHEAD + i } else { i };
-            let inject = [format!("--trace={calls}"), format!("--inject={calls}:error={error}:when={at}")];
+            let (trace, inject) = (format!("--trace={calls}"), format!("--inject={calls}:error={error}:when={at}"));
             let mut command = clean(&std::env::current_exe().unwrap());
             command.args(["--exact", CHILD, "--ignored", "--test-threads=1"]).env(ROOT, &root);
-            let ended = traced(&log, &inject, &command).output().unwrap();
+            let ended = traced(&log, &[&trace, &inject], &command).output().unwrap();
             assert!(ended.status.success(), "{what}: {ended:?}");
             for operation in OPERATIONS {
                 check(&root.join(operation), operation, &format!("{what}, {operation}"));
