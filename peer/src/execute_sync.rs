@@ -1,6 +1,6 @@
 //! Carrying out the verbs of folder sync: what they ask of its task, of the trash, and of a tracker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::download::job::tell;
 use crate::download::owners::explain;
 use crate::download::pattern::Filter;
 use crate::execute::{Executor, filter};
+use crate::roll_call::RollCall;
 use crate::sync::driver::Ask;
 use crate::sync::trash::{Item, RestoreError, Trash, Why};
 use crate::verb::{Event, Failed, FailureKind, SyncChange, SyncPeer, SyncStatus, TrashItem};
@@ -22,7 +23,6 @@ const PAGE: &str = "2000";
 const WAIT_AGAIN: Duration = Duration::from_millis(200);
 /// While it waits, `wait` says for what this often at most.
 const SAY_EVERY: u32 = 10;
-
 /// How long `wait` goes on without a tracker, which may be starting again.
 const TRACKER_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -153,33 +153,22 @@ impl Executor {
         let filter = filter("wait", pattern)?;
         self.syncing_status().await?;
         self.look_everywhere().await?;
+        // As long as peers that could not reach a tracker pause before they try again.
+        let config = &self.downloads.config;
+        let mut call = RollCall::new(config.tracker_retry_max + config.tracker_timeout);
         let mut n_looks = 0u32;
-        let mut silent_since = None;
         loop {
             let status = self.syncing_status().await?;
             // In this order: at rest, it has given out all that it has seen; that told, the tracker's answer counts it.
             let is_told = status.n_to_do == 0 && status.n_held == 0 && self.ask_sync(Ask::IsTold).await?;
-            let mut lacks = match self.lacks(&filter).await {
-                Ok(lacks) => lacks,
-                Err(failed) if failed.kind == FailureKind::Unreachable => {
-                    if silent_since.is_none() {
-                        let message = format!("{}; waiting for one", failed.message);
-                        tell(events, Event::Notice { message }).await;
-                    }
-                    if silent_since.get_or_insert_with(Instant::now).elapsed() >= TRACKER_PATIENCE {
-                        return Err(failed);
-                    }
-                    tokio::time::sleep(WAIT_AGAIN).await;
-                    continue;
-                }
-                Err(failed) => return Err(failed),
-            };
-            silent_since = None;
+            let mut lacks = self.lacks_when_answered(&filter, &mut call, events).await?;
             let me = self.downloads.who.peer_id();
+            let listed: BTreeSet<_> = lacks.iter().map(|(peer, _)| peer.peer_id).collect();
             // A tracker that began anew just now, or another than the one that was told, may not know of us yet.
-            let knows_us = lacks.iter().any(|(peer, _)| peer.peer_id == me);
+            let knows_us = listed.contains(&me);
+            let knows_all = call.is_full(listed, Instant::now());
             lacks.retain(|(peer, lack)| lack.n_files > 0 && (all || peer.peer_id == me));
-            if lacks.is_empty() && is_told && knows_us {
+            if lacks.is_empty() && is_told && knows_us && (knows_all || !all) {
                 return if all { self.nothing_refused(&filter) } else { Ok(()) };
             }
             if !lacks.is_empty() && n_looks.is_multiple_of(SAY_EVERY) {
@@ -188,6 +177,31 @@ impl Executor {
                 tell(events, Event::Lacking { n_files: most.n_files, n_bytes: most.n_bytes, peers }).await;
             }
             n_looks = n_looks.wrapping_add(1);
+            tokio::time::sleep(WAIT_AGAIN).await;
+        }
+    }
+
+    /// What each peer lacks, from a tracker that may have to start again first.
+    async fn lacks_when_answered(
+        &self,
+        filter: &Filter,
+        call: &mut RollCall,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Vec<(MatrixPeer, Lack)>, Failed> {
+        let mut silent_since = None;
+        loop {
+            let failed = match self.lacks(filter).await {
+                Err(failed) if failed.kind == FailureKind::Unreachable => failed,
+                answer => return answer,
+            };
+            call.on_silence();
+            if silent_since.is_none() {
+                let message = format!("{}; waiting for one", failed.message);
+                tell(events, Event::Notice { message }).await;
+            }
+            if silent_since.get_or_insert_with(Instant::now).elapsed() >= TRACKER_PATIENCE {
+                return Err(failed);
+            }
             tokio::time::sleep(WAIT_AGAIN).await;
         }
     }

@@ -26,6 +26,7 @@ pub mod on_complete;
 pub mod origin;
 pub mod range;
 pub mod render;
+pub mod roll_call;
 pub mod scheduler;
 pub mod session;
 pub mod share;

@@ -42,8 +42,15 @@ struct Inner {
     later: BTreeMap<SharePath, (Register, Instant)>,
     /// The tracker keeps no index.
     is_deaf: bool,
-    /// Refused when it was last offered, why, and since when.
-    refused: BTreeMap<SharePath, (RefusedBecause, Instant)>,
+    /// Refused when it was last offered.
+    refused: BTreeMap<SharePath, Refusal>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    register: Register,
+    why: RefusedBecause,
+    since: Instant,
 }
 
 /// What of the synced folder a tracker does not take.
@@ -98,6 +105,9 @@ impl PushQueue {
         }
         if inner.later.get(path).is_some_and(|(register, _)| known.covers(register)) {
             inner.later.remove(path);
+        }
+        // From somebody else: what one peer may not add another may.
+        if inner.refused.get(path).is_some_and(|refusal| known.covers(&refusal.register)) {
             inner.refused.remove(path);
         }
     }
@@ -129,9 +139,9 @@ impl PushQueue {
     /// time for it.
     pub fn refusals(&self, now: Instant, meant: impl Fn(&SharePath) -> bool) -> Option<Refusals> {
         let inner = self.lock();
-        let counts = |(why, since): &(RefusedBecause, Instant)| *why != RefusedBecause::Ahead || now >= *since + LATER;
+        let counts = |refusal: &Refusal| refusal.why != RefusedBecause::Ahead || now >= refusal.since + LATER;
         let mut refused = inner.refused.iter().filter(|(path, refusal)| meant(path) && counts(refusal));
-        let (path, (why, _)) = refused.next()?;
+        let (path, Refusal { why, .. }) = refused.next()?;
         let first = RefusedEntry { path: path.clone(), why: *why };
         Some(Refusals { n_paths: 1 + refused.count(), first })
     }
@@ -194,16 +204,15 @@ impl PushQueue {
             for RefusedEntry { path, why } in &reply.index_refused.items {
                 let Some(register) = sent.remove(path) else { continue };
                 if *why != RefusedBecause::Ahead {
-                    if inner.refused.values().all(|(why, _)| *why == RefusedBecause::Ahead) {
+                    if inner.refused.values().all(|refusal| refusal.why == RefusedBecause::Ahead) {
                         tracing::warn!(path = path.as_str(), %why, "the tracker does not take all of the synced folder");
                     }
                 } else if !inner.waiting.contains_key(path) {
-                    inner.later.insert(path.clone(), (register, now));
+                    inner.later.insert(path.clone(), (register.clone(), now));
                 }
-                let refusal = inner.refused.entry(path.clone()).or_insert((*why, now));
-                if refusal.0 != *why {
-                    *refusal = (*why, now);
-                }
+                let before = inner.refused.get(path).filter(|refusal| refusal.why == *why);
+                let since = before.map_or(now, |refusal| refusal.since);
+                inner.refused.insert(path.clone(), Refusal { register, why: *why, since });
             }
             for taken in sent.keys() {
                 inner.refused.remove(taken);
@@ -306,6 +315,14 @@ mod tests {
         check_page(&queue, now, &[entry("d", 1)]);
         queue.settle(&reply(7, &[("d", RefusedBecause::TooMany)]), now);
         assert!(told(now).is_some());
+        // The tracker has it from somebody else.
+        queue.covered(&"d".parse().unwrap(), &entry("d", 1).register);
+        assert_eq!(told(now), None);
+        queue.push([entry("d", 2)]);
+        check_page(&queue, now, &[entry("d", 2)]);
+        queue.settle(&reply(7, &[("d", RefusedBecause::TooMany)]), now);
+        queue.covered(&"d".parse().unwrap(), &entry("d", 1).register);
+        assert!(told(now).is_some(), "it has an older one");
         queue.settle(&reply(8, &[]), now);
         assert_eq!(told(now), None);
     }

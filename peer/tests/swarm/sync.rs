@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use potluck_common::protocol::SyncMode;
 use potluck_peer::config::Config;
@@ -497,18 +497,32 @@ async fn what_a_tracker_does_not_take_is_said() {
     wait(taken.as_str(), true).await.unwrap();
 }
 
-/// A tracker that starts again is waited for, and that is said.
+/// A tracker that starts again is waited for, and that is said; then those who come back to it later are still waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_outlives_a_tracker() {
     let tracker = Tracker::start().await;
-    let a = start(&tracker, "a", SyncMode::Both, &[("one", b"1")]).await;
-    let (_, outcome) = a.run(Verb::Wait { pattern: None, all: true }).await;
-    outcome.unwrap();
-    let address = tracker.stop().await;
+    let big = noise(6 << 20, 7);
+    let slowly = |share: &Path, name: &str| {
+        let pause = Duration::from_secs(2);
+        let quick = Config { sync: Some(SyncMode::Both), ..quick(share, &tracker.url, name) };
+        match name {
+            "a" => Config { limit_up: "2M".parse().unwrap(), tracker_retry_max: pause, ..quick },
+            _ => Config { tracker_retry_min: pause, tracker_retry_max: pause, ..quick },
+        }
+    };
+    let a = Node::start_on(root_with(&[("big", &big)]), |share| slowly(share, "a")).await.unwrap();
+    let b = Node::start_on(root_with(&[]), |share| slowly(share, "b")).await.unwrap();
     let mut events = a.peer.run(Verb::Wait { pattern: None, all: true });
     let mut next = async || tokio::time::timeout(DEADLINE, events.recv()).await.unwrap().unwrap();
     let said = next().await;
-    assert!(matches!(&said, Event::Notice { message } if message.contains("no tracker answers")), "{said:?}");
+    assert!(matches!(&said, Event::Lacking { peers, .. } if peers == &["b"]), "{said:?}");
+    let address = tracker.stop().await;
+    loop {
+        match next().await {
+            Event::Notice { message } if message.contains("no tracker answers") => break,
+            event => assert!(matches!(event, Event::Lacking { .. }), "{event:?}"),
+        }
+    }
     let _tracker = Tracker::start_on(address).await;
     let last = loop {
         match next().await {
@@ -517,4 +531,5 @@ async fn wait_outlives_a_tracker() {
         }
     };
     assert_eq!(last, Event::Done);
+    assert!(b.read("big").is_some_and(|bytes| bytes == big), "b has it");
 }
