@@ -374,7 +374,7 @@ impl Executor {
                         let message = format!("{path} cannot be read: {error}");
                         tell(events, Event::Notice { message }).await;
                     }
-                    self.forget(&path, file).await;
+                    self.look_again.distrust(path.clone(), file.identity).await;
                     tell(events, Event::Verified { path, intact: false }).await;
                 }
             }
@@ -387,17 +387,6 @@ impl Executor {
             format!("{n_bad} of {n_all} files are damaged on disk; their old ids are no longer announced"),
             "Check the disk. An intact copy can be downloaded by its content id from another owner, after moving the bad file away.",
         ))
-    }
-
-    /// A file whose bytes changed behind its identity is not offered under the old id any more.
-    async fn forget(&self, path: &SharePath, file: crate::share::library::SharedFile) {
-        self.downloads.library.remove(path);
-        let cache = self.downloads.cache.clone();
-        let removed = tokio::task::spawn_blocking(move || cache.remove(file.identity)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(path = path.as_str(), %error, "the old hash stays cached");
-        }
-        self.look_again.at(path.clone());
     }
 }
 

@@ -63,8 +63,8 @@ pub struct LookAgain(mpsc::Sender<Wish>);
 #[derive(Debug)]
 enum Wish {
     At(SharePath),
-    /// The disk no longer gives what was hashed in this state.
-    Unreadable(SharePath, FileIdentity),
+    /// What was hashed in this state is not what the disk gives now.
+    Distrust(SharePath, FileIdentity, Option<oneshot::Sender<()>>),
     Everything(oneshot::Sender<()>),
 }
 
@@ -75,13 +75,22 @@ impl LookAgain {
     }
 
     /// A file of the library could not be read. Mostly it is another one by now; but what the disk fails to give although
-    /// it is still the same, must be hashed again before it is offered again.
-    pub fn after(&self, path: SharePath, identity: FileIdentity, error: &io::Error) {
+    /// it is still the same, must be hashed again before it is offered again. Never waits; when too many ask at once, the next
+    /// failing read will do.
+    pub fn on_unread(&self, path: SharePath, identity: FileIdentity, error: &io::Error) {
         let wish = match error.raw_os_error() {
-            Some(code) if code == rustix::io::Errno::IO.raw_os_error() => Wish::Unreadable(path, identity),
+            Some(code) if code == rustix::io::Errno::IO.raw_os_error() => Wish::Distrust(path, identity, None),
             _ => Wish::At(path),
         };
         let _full = self.0.try_send(wish);
+    }
+
+    /// The bytes of a file are not those that were hashed in this state. Returns once it is offered no more.
+    pub async fn distrust(&self, path: SharePath, identity: FileIdentity) {
+        let (told, over) = oneshot::channel();
+        if self.0.send(Wish::Distrust(path, identity, Some(told))).await.is_ok() {
+            let _over_too = over.await;
+        }
     }
 
     /// Waits for a scan that begins from now on: what stood in the folder before is shared after it, or waits to be hashed. Whether
@@ -192,8 +201,9 @@ impl Sharing {
                 Some(wish) = self.looks.0.recv() => {
                     let everything = match wish {
                         Wish::At(path) => self.look_at(&[path], &mut queue).await,
-                        Wish::Unreadable(path, identity) => {
+                        Wish::Distrust(path, identity, told) => {
                             self.withdraw(&path, identity).await;
+                            drop(told);
                             self.look_at(&[path], &mut queue).await
                         }
                         Wish::Everything(told) => {
@@ -455,7 +465,10 @@ impl Sharing {
         if !self.library.remove_in(path, identity) {
             return;
         }
-        tracing::warn!(path = path.as_str(), "the disk fails to give a shared file; it is hashed again");
+        tracing::warn!(
+            path = path.as_str(),
+            "a shared file is not what was hashed, or cannot be read; it is hashed again"
+        );
         let cache = self.cache.clone();
         let removed = tokio::task::spawn_blocking(move || cache.remove(identity)).await;
         if let Ok(Err(error)) = removed {

@@ -29,7 +29,7 @@ pub struct FileSlices {
     /// The file, open.
     pub file: Arc<File>,
     /// Where it is shared. `None` for one that is being fetched, of which only verified chunks are sent.
-    pub source: Option<Source>,
+    pub shared: Option<Arc<Shared>>,
     /// Which bytes.
     pub bytes: Range<u64>,
     /// Where slices come from.
@@ -43,13 +43,13 @@ pub struct FileSlices {
 }
 
 /// A shared file as it is sent.
-#[derive(Debug, Clone)]
-pub struct Source {
+#[derive(Debug)]
+pub struct Shared {
     /// Its name.
     pub path: SharePath,
     /// The state it must stay in: a file that changes while it is sent ends the body early.
     pub identity: FileIdentity,
-    /// Told when it cannot be read.
+    /// Told when it cannot be read, or changes.
     pub look_again: LookAgain,
 }
 
@@ -126,26 +126,25 @@ impl FileSlices {
     fn read_at(&self, offset: u64) -> Option<JoinHandle<io::Result<Bytes>>> {
         let left = self.bytes.end.checked_sub(offset).filter(|left| *left > 0)?;
         let len = usize::try_from(left).unwrap_or(SLICE_LEN).min(SLICE_LEN);
-        let (file, source, pool) = (self.file.clone(), self.source.clone(), self.pool.clone());
+        let (file, shared, pool) = (self.file.clone(), self.shared.clone(), self.pool.clone());
         Some(tokio::task::spawn_blocking(move || {
             let mut buffer = pool.take(len);
             let read = file.read_exact_at(buffer.as_mut(), offset);
-            match source {
+            match shared {
                 None => read?,
-                Some(source) => source.check(&file, read)?,
+                Some(shared) => shared.check(&file, read)?,
             }
             Ok(Bytes::from_owner(buffer))
         }))
     }
 }
 
-impl Source {
+impl Shared {
     /// What was read may be sent only if the file is still what was hashed.
-    fn check(self, file: &File, read: io::Result<()>) -> io::Result<()> {
-        read.inspect_err(|error| self.look_again.after(self.path.clone(), self.identity, error))?;
-        match FileIdentity::of(file)? == self.identity {
-            true => Ok(()),
-            false => Err(io::Error::other("the file changed while it was sent")),
-        }
+    fn check(&self, file: &File, read: io::Result<()>) -> io::Result<()> {
+        let changed = || io::Error::other("the file changed while it was sent");
+        let checked = read.and_then(|()| FileIdentity::of(file));
+        let checked = checked.and_then(|identity| if identity == self.identity { Ok(()) } else { Err(changed()) });
+        checked.inspect_err(|error| self.look_again.on_unread(self.path.clone(), self.identity, error))
     }
 }

@@ -108,7 +108,7 @@ impl Found {
                     Ok(()) => break,
                     Err(error) => {
                         tracing::debug!(path = path.as_str(), %error, "a shared file is not what it was");
-                        look_again.after(path, file.identity, &error);
+                        look_again.on_unread(path, file.identity, &error);
                     }
                 }
             }

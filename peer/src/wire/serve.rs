@@ -36,7 +36,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::{FileSlices, Slot, Source};
+use super::body::{FileSlices, Shared, Slot};
 use super::bundles;
 use super::crowd::Crowd;
 use super::exports;
@@ -254,7 +254,7 @@ async fn chunk_map(State(serve): State<Serve>, id: Result<Path<String>, PathReje
             Ok((map, proof)) => return Ok(claim_response(file.identity.len, map, proof.as_ref())),
             Err(error) => {
                 tracing::debug!(path = path.as_str(), content_id = %id, %error, "no claim from a shared file");
-                serve.look_again.after(path, file.identity, &error);
+                serve.look_again.on_unread(path, file.identity, &error);
             }
         }
     }
@@ -414,12 +414,12 @@ impl Serve {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(path = path.as_str(), %error, "a shared file is not what it was");
-                self.look_again.after(path.clone(), identity, &error);
+                self.look_again.on_unread(path.clone(), identity, &error);
                 return None;
             }
         };
-        let source = Source { path: path.clone(), identity, look_again: self.look_again.clone() };
-        Some(send(builder, method, self.slices(opened.into(), Some(source), bytes, slot)))
+        let shared = Shared { path: path.clone(), identity, look_again: self.look_again.clone() };
+        Some(send(builder, method, self.slices(opened.into(), Some(shared.into()), bytes, slot)))
     }
 
     /// Answers with bytes of a content that is being fetched, if every chunk that they touch is verified.
@@ -492,9 +492,9 @@ impl Serve {
         choked(self.retry_after_s)
     }
 
-    fn slices(&self, file: Arc<File>, source: Option<Source>, bytes: Range<u64>, slot: Slot) -> FileSlices {
+    fn slices(&self, file: Arc<File>, shared: Option<Arc<Shared>>, bytes: Range<u64>, slot: Slot) -> FileSlices {
         let (pool, traffic, limit) = (self.pool.clone(), self.traffic.clone(), self.limit.clone());
-        FileSlices { file, source, bytes, pool, traffic, limit, slot }
+        FileSlices { file, shared, bytes, pool, traffic, limit, slot }
     }
 
     /// Tells whoever follows the content that copies of these chunks are on their way; those that go elsewhere if they
