@@ -30,7 +30,7 @@ use crate::wire::peer_client::{FetchError, PeerClient};
 pub enum Fact {
     /// So many bytes came.
     Bytes(RequestId, u64),
-    /// For most of the time since it was last heard of, our own limit kept us from reading.
+    /// For most of the time since it was last heard of, our own limit, memory or disk kept us from reading.
     HeldBack(RequestId),
     /// A chunk is verified and written.
     Chunk(RequestId, ChunkIndex),
@@ -87,6 +87,9 @@ pub enum Giver {
 const TELL_BYTES: u64 = 128 << 10;
 /// …or so much time, whichever comes first.
 const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// What we wait for longer than this is told: less than an owner is given before others are asked for what it owes.
+const OWN_WAIT: Duration = Duration::from_millis(50);
 
 /// An owner whose bytes we did not take for so long may well have given us up.
 const IMPATIENT_AFTER: Duration = Duration::from_secs(10);
@@ -150,7 +153,7 @@ impl Fetch {
         let mut rest = Bytes::new();
         for chunk in self.run.indices() {
             let len = geometry.len_of(chunk);
-            let permit = self.budget.take(len).await;
+            let permit = self.own_wait(self.budget.take(len)).await?;
             let mut pieces = Vec::new();
             let mut missing = usize::try_from(len).map_err(|_| Over)?;
             while missing > 0 {
@@ -173,7 +176,7 @@ impl Fetch {
                 pieces.push(piece);
             }
             // One chunk is written while the next is read; a second one waits for the first.
-            writing.finish().await?;
+            self.own_wait(writing.finish()).await??;
             let partial = self.partial.clone();
             let task = tokio::task::spawn_blocking(move || {
                 let kept = partial.keep(chunk, &pieces);
@@ -232,6 +235,17 @@ impl Fetch {
                     self.tell_held_back(told).await?;
                     waiting_since = Instant::now();
                 }
+            }
+        }
+    }
+
+    /// Waits for our own memory or disk, and tells that nobody else is to blame if it takes long.
+    async fn own_wait<T>(&self, wait: impl Future<Output = T>) -> Result<T, Over> {
+        let mut wait = std::pin::pin!(wait);
+        loop {
+            match tokio::time::timeout(OWN_WAIT, wait.as_mut()).await {
+                Ok(over) => return Ok(over),
+                Err(_) => self.tell(Fact::HeldBack(self.request)).await?,
             }
         }
     }

@@ -3,7 +3,7 @@
 //! While a request has chunks that have not begun to arrive, an idle owner takes a part of them, in
 //! proportion to the rates, and the victim's request ends earlier than it was sent for. When only begun
 //! chunks are left and nothing is Missing (the endgame), such a chunk is asked a second time if that
-//! clearly ends sooner. Invariant: a chunk never has more than two carriers, and at most `max_doubled`
+//! clearly ends sooner, or if its owner has gone silent in the middle. Invariant: a chunk never has more than two carriers, and at most `max_doubled`
 //! chunks have two.
 
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl Scheduler {
             let (rate, time) = match owner.meter.rate(now) {
                 _ if is_stuck => (0.0, f64::INFINITY),
                 Some(rate) => (rate, n_left_of_owner / rate.max(1.0)),
-                // Nothing is known of it yet; it has until `stuck_after` to show itself.
+                // Nothing is known of it yet; it has until it counts as stuck to show itself.
                 None => return None,
             };
             (time >= self.config.steal_min.as_secs_f64()).then_some(Victim {

@@ -570,6 +570,20 @@ fn a_last_chunk_that_stalls_is_asked_of_another() {
     check(0, ms(1), ms(510), true);
 }
 
+/// Also if the owner has answered quickly before.
+#[test]
+fn a_last_chunk_that_has_not_begun_may_be_queueing() {
+    let mut table = Table::complete(2, 1);
+    let first = table.requests()[0];
+    table.bring_all(first, ms(5));
+    let _last = table.requests()[0];
+    table.scheduler.on_owner(peer(2), Holds::All, table.now);
+    table.wait(ms(450));
+    assert_eq!(table.requests(), []);
+    table.wait(ms(100));
+    assert_eq!(table.requests().len(), 1);
+}
+
 #[test]
 fn partial_owners_rarest_first_counting_copies_on_their_way() {
     let mut table = Table::new(20);
