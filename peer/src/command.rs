@@ -309,9 +309,7 @@ fn parse_trash(mut words: Vec<String>) -> Result<Verb, Failed> {
         return Ok(Verb::Trash { pattern: at_most_one("trash", "[PATTERN]", words)? });
     }
     words.remove(0);
-    if words.first().is_some_and(|word| word == "--") {
-        words.remove(0);
-    }
+    take_separator("trash restore", &mut words)?;
     if words.is_empty() {
         return usage("trash restore needs a name", "`trash` lists what there is: trash restore NAME…");
     }
@@ -329,9 +327,7 @@ fn parse_manifest(mut words: Vec<String>) -> Result<Verb, Failed> {
 }
 
 fn parse_hash(mut words: Vec<String>) -> Result<Command, Failed> {
-    if words.first().is_some_and(|word| word == "--") {
-        words.remove(0);
-    }
+    take_separator("hash", &mut words)?;
     // In the shell, standard input is the commands themselves.
     if words.is_empty() || words.iter().any(|word| word.is_empty() || word == "-") {
         return usage("hash needs a file", "For example: hash /tmp/film.mkv. `manifest` is for what we share.");
@@ -345,15 +341,23 @@ fn take_flag(flag: &str, words: &mut Vec<String>) -> bool {
     at.map(|at| words.remove(at)).is_some()
 }
 
-fn at_most_one(verb: &str, takes: &str, mut words: Vec<String>) -> Result<Option<String>, Failed> {
-    match words.iter().position(|word| word.starts_with('-') && word != "-") {
-        Some(at) if words[at] == "--" => drop(words.remove(at)),
-        Some(at) => {
-            let flag = quote(&words[at]);
-            return usage(format!("{verb} has no flag {flag}"), format!("If it is a name: {verb} -- {flag}"));
-        }
-        None => {}
+/// Takes out the `--` before words that may begin with a dash; before it, such a word would be a flag.
+fn take_separator(verb: &str, words: &mut Vec<String>) -> Result<(), Failed> {
+    let Some(at) = words.iter().position(|word| word.starts_with('-') && word != "-") else { return Ok(()) };
+    if words[at] == "--" {
+        words.remove(at);
+        return Ok(());
     }
+    let flag = quote(&words[at]);
+    let hint = match words[at].as_str() {
+        "--json" => "For all answers: potluck --json shell".to_owned(),
+        _ => format!("If it is a name: {verb} -- {flag}"),
+    };
+    usage(format!("{verb} has no flag {flag}"), hint)
+}
+
+fn at_most_one(verb: &str, takes: &str, mut words: Vec<String>) -> Result<Option<String>, Failed> {
+    take_separator(verb, &mut words)?;
     match words.len() {
         0 | 1 => Ok(words.pop()),
         _ => {
@@ -511,6 +515,8 @@ mod tests {
             "show a b",
             "show --json",
             "wait --al",
+            "trash restore --all",
+            "hash --x",
             "peers now",
             "download",
             "download ''",
