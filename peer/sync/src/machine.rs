@@ -464,7 +464,7 @@ impl Machine {
 
     /// Whether an action may touch a real path.
     fn is_free(&self, real: &SharePath) -> bool {
-        !(self.is_in_doubt(real) || self.is_frozen(real) || self.resting.contains(real) || self.aside.contains(real))
+        !(self.is_in_doubt(real) || self.is_frozen(real) || self.is_resting(real) || self.aside.contains(real))
     }
 
     /// Whether something goes on at a real path, and what stands there will be known when that is over.
@@ -473,6 +473,10 @@ impl Machine {
             || self.asked.contains(real)
             || self.unsettled.contains(real)
             || self.guard.is_missing(real)
+    }
+
+    pub(super) fn is_resting(&self, real: &SharePath) -> bool {
+        self.resting.contains(real)
     }
 
     pub(super) fn stop_resting(&mut self, real: &SharePath) {
