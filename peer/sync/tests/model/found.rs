@@ -3,7 +3,7 @@
 
 use potluck_common::conflict_name::{Step, conflict_name};
 use potluck_common::{ContentId, SharePath};
-use potluck_sync::action::Source;
+use potluck_sync::action::{Seen, Source};
 use potluck_sync::guard::SETTLE;
 
 use crate::users::Users;
@@ -133,5 +133,37 @@ fn who_changes_nothing_keeps_nothing() {
     users.rest().unwrap();
     for n in 0..2 {
         assert_eq!(files(&users, n), [("b".to_owned(), content("ours"))]);
+    }
+}
+
+/// Half of an action is left by a crash, and its user edits there: the copy that was put there is taken for a file of its own at its
+/// name, which is excused. Then somebody else may make a file of this name too, and the copy gets a copy. (Seeds 5691 and 7459.)
+#[test]
+fn what_is_excused_may_get_a_copy() {
+    let mut users = two();
+    users.write(0, &path("b"), content("theirs"), 5 * SECOND, false);
+    users.write(1, &path("b"), content("ours"), 9 * SECOND, false);
+    for n in 0..2 {
+        users.world.settle(n);
+    }
+    users.world.tell_neighbours(0);
+    users.world.begin_all(1);
+    users.world.perform_all(1);
+    users.write(1, &path("b"), content("new"), SECOND, false);
+    users.world.restart(1);
+    let (now, name, copied) = (users.world.now, path("b"), copy("b", "theirs"));
+    let peer = &mut users.world.peers[1];
+    let [seen, seen_copy] = [&name, &copied].map(|real| peer.folder.seen(real).unwrap());
+    // The scan is over before the copy is hashed.
+    peer.machine.on_scan_began();
+    peer.machine.on_seen(&copied, Seen::Unsettled, now);
+    peer.machine.on_seen(&name, seen, now);
+    peer.machine.on_scan_ended(now);
+    peer.machine.on_seen(&copied, seen_copy, now);
+    users.write(0, &copied, content("mine"), 9 * SECOND, false);
+    users.rest().unwrap();
+    let again = copy(copied.as_str(), "theirs").to_string();
+    for n in 0..2 {
+        assert!(files(&users, n).contains(&(again.clone(), content("theirs"))));
     }
 }

@@ -52,8 +52,12 @@ impl Users {
             self.oracle.forgot(n, &self.world.peers[n].folder);
         }
         for Written { n, name, content, is_edited } in std::mem::take(&mut self.world.written) {
-            let is_forgiven = self.fails == Some(n) && original(&name).is_some();
-            if !is_edited && !is_forgiven && !self.oracle.has_made(n, &name, content) && self.needless.is_none() {
+            if self.oracle.has_made(n, &name, content) {
+                continue;
+            }
+            if is_edited || (self.fails == Some(n) && original(&name).is_some()) {
+                self.oracle.may_make(&name, content);
+            } else if self.needless.is_none() {
                 self.world.tell(|| format!("  {n}: NEEDLESS {name} {content:?}"));
                 self.needless = Some(format!("{n} takes {content:?} at {name} for its user's"));
             }
