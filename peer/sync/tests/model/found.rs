@@ -121,15 +121,16 @@ fn a_folder_that_was_not_heard_of_is_not_deleted() {
     }
 }
 
-/// A copy gets the time that it has, which nobody can see, while somebody else deletes it: it is gone. (Seed 2417.)
+/// Somebody deletes a copy, and who has not heard of it gives the copy the time that it has, which nobody can see: it is gone. (Seed
+/// 2417.)
 #[test]
 fn who_changes_nothing_keeps_nothing() {
     let mut users = two();
     users.write(0, &path("b"), content("ours"), 9 * SECOND, false);
     users.write(1, &path("b"), content("theirs"), 5 * SECOND, false);
     users.rest().unwrap();
-    users.touch(1, &copy("b", "theirs"), 5 * SECOND, false);
     users.delete(0, &copy("b", "theirs"));
+    users.touch(1, &copy("b", "theirs"), 5 * SECOND, false);
     users.rest().unwrap();
     for n in 0..2 {
         assert_eq!(files(&users, n), [("b".to_owned(), content("ours"))]);
