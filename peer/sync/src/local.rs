@@ -30,6 +30,11 @@ impl Machine {
         self.asked.remove(real);
         self.guard.forget(real);
         self.thaw(real);
+        // An action has found the name taken, and it may be by a file whose name differs in case only: then no look ever tells more,
+        // and what is wanted there is tried again in its time, and counts as blocked until then.
+        if seen == Seen::Unsettled && self.is_scanned && self.is_resting(real) && self.table.get(real).is_none() {
+            return;
+        }
         self.stop_resting(real);
         match seen {
             Seen::Unsettled => {

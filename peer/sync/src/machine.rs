@@ -252,7 +252,9 @@ impl Machine {
     fn look_at(&mut self, origin: &SharePath, turn: Turn) -> Option<Action> {
         let is_free = |real: &SharePath| self.is_free(real);
         let is_wanted = |real: &SharePath| !(self.outside)(real);
-        let limits = Limits { is_free: &is_free, is_wanted: &is_wanted };
+        let is_in_doubt = |real: &SharePath| self.is_in_doubt(real);
+        let limits =
+            Limits { is_free: &is_free, is_wanted: &is_wanted, is_in_doubt: &is_in_doubt, coming: &self.coming };
         let mut plan = plan(&self.index, &self.table, origin, limits);
         for place in std::mem::take(&mut plan.notes) {
             self.note(place);
@@ -300,8 +302,7 @@ impl Machine {
     }
 
     fn is_wanted(&self, place: &Place) -> bool {
-        let content = |place: &Place| place.value.file().map(|file| file.content_id);
-        let same = |now: &Place| now.real == place.real && content(now) == content(place);
+        let same = |now: &Place| now.real == place.real && now.value == place.value;
         places(&self.index, &place.origin).iter().any(same)
     }
 
@@ -463,13 +464,19 @@ impl Machine {
 
     /// Whether an action may touch a real path.
     fn is_free(&self, real: &SharePath) -> bool {
-        !(self.busy.contains_key(real)
+        !(self.is_in_doubt(real) || self.is_frozen(real) || self.is_resting(real) || self.aside.contains(real))
+    }
+
+    /// Whether something goes on at a real path, and what stands there will be known when that is over.
+    fn is_in_doubt(&self, real: &SharePath) -> bool {
+        self.busy.contains_key(real)
             || self.asked.contains(real)
             || self.unsettled.contains(real)
-            || self.is_frozen(real)
             || self.guard.is_missing(real)
-            || self.resting.contains(real)
-            || self.aside.contains(real))
+    }
+
+    pub(super) fn is_resting(&self, real: &SharePath) -> bool {
+        self.resting.contains(real)
     }
 
     pub(super) fn stop_resting(&mut self, real: &SharePath) {

@@ -22,9 +22,10 @@ impl Machine {
             if self.is_paused || self.interferes(real) {
                 continue;
             }
-            self.asked.remove(real);
-            self.unsettled.remove(real);
-            self.guard.forget(real);
+            // What waits for it to be known need not any more.
+            if self.asked.remove(real) | self.unsettled.remove(real) | self.guard.forget(real) {
+                self.wake_row(real);
+            }
             self.frozen.entry(real.clone()).or_insert(false);
             self.settled(real);
         }

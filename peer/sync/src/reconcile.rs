@@ -30,6 +30,10 @@ pub struct Limits<'a> {
     pub is_free: &'a dyn Fn(&SharePath) -> bool,
     /// Whether it is to be in this folder at all.
     pub is_wanted: &'a dyn Fn(&SharePath) -> bool,
+    /// Whether it will soon be known what stands at a real path, and what the table tells of it may not be so any more.
+    pub is_in_doubt: &'a dyn Fn(&SharePath) -> bool,
+    /// What actions in flight put where.
+    pub coming: &'a [Place],
 }
 
 /// What is to be done for a path.
@@ -85,6 +89,12 @@ enum Above {
 impl<I: Registers> Planner<'_, I> {
     fn fill(&mut self, place: &Place) {
         let row = self.table.get(&place.real);
+        if let Value::File(file) = place.value
+            && !row.is_some_and(|row| row.has_content(&file.content_id))
+            && self.is_undecided(place, &file.content_id)
+        {
+            return;
+        }
         match (place.value, row) {
             (Value::Folder, None) => match self.above(&place.real) {
                 Above::Ready => self.step(Action::MakeFolder(place.clone())),
@@ -99,8 +109,8 @@ impl<I: Registers> Planner<'_, I> {
             (Value::File(file), None) => match self.above(&place.real) {
                 Above::Ready => match self.movable(&place.real, &file.content_id) {
                     Some((from, expect)) => self.step(Action::Move { from, expect, place: place.clone() }),
-                    // It is on its way from there, or gone from there: then this copy is not wanted.
-                    None if self.is_elsewhere(place, &file.content_id) => {}
+                    // It is on its way from there.
+                    None if self.other_rows(place, &file.content_id).next().is_some() => {}
                     None => self.step(Action::Place(place.clone())),
                 },
                 Above::Make(above) => self.make_above(above),
@@ -187,11 +197,22 @@ impl<I: Registers> Planner<'_, I> {
         })
     }
 
-    /// Whether another row of the same path has this content.
-    fn is_elsewhere(&self, place: &Place, content_id: &ContentId) -> bool {
+    /// Whether this content of the path stands, or is being put, at another name too, and it is not known yet what the user has
+    /// done to it there. A version that is deleted or replaced under one name would stay if it got the other one meanwhile.
+    fn is_undecided(&self, place: &Place, content_id: &ContentId) -> bool {
+        let is_it = |other: &Place| {
+            let is_content = other.value.file().is_some_and(|file| file.content_id == *content_id);
+            is_content && other.origin == place.origin && other.real != place.real
+        };
+        self.limits.coming.iter().any(is_it)
+            || self.other_rows(place, content_id).any(|real| (self.limits.is_in_doubt)(real))
+    }
+
+    /// The other rows of the same path that have this content.
+    fn other_rows<'b>(&'b self, place: &'b Place, content_id: &'b ContentId) -> impl Iterator<Item = &'b SharePath> {
         let own = self.table.get(&place.origin).filter(|row| row.copy_of.is_none()).map(|_| &place.origin);
-        let mut rows = own.into_iter().chain(self.table.copies(&place.origin)).filter(|real| **real != place.real);
-        rows.any(|real| self.table.get(real).is_some_and(|row| row.has_content(content_id)))
+        let rows = own.into_iter().chain(self.table.copies(&place.origin)).filter(|real| **real != place.real);
+        rows.filter(|real| self.table.get(real).is_some_and(|row| row.has_content(content_id)))
     }
 
     fn is_above_rows(&self, real: &SharePath) -> bool {

@@ -15,6 +15,7 @@
 mod absence;
 mod failing;
 mod folder;
+mod found;
 mod history;
 mod interleavings;
 mod network;

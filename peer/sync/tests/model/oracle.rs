@@ -53,6 +53,14 @@ impl Oracle {
         *self.made.entry(fact).or_default() += 1;
     }
 
+    /// A peer says that its user made this, and is excused: it may stand, under its name or as a copy of it, or not.
+    pub(crate) fn may_make(&mut self, name: &SharePath, content: Option<ContentId>) {
+        let fact = (name.clone(), content);
+        self.doubtful.insert(fact.clone());
+        self.undecided.insert(fact.clone());
+        *self.made.entry(fact).or_default() += 1;
+    }
+
     /// The user of a peer gives a file other times or modes. It may be taken for one that the machine put there.
     pub(crate) fn touch(&mut self, peer: usize, name: &SharePath, file: File, is_forgotten: bool) {
         self.maybe_cover(peer, name, &Node::File(file));

@@ -110,6 +110,35 @@ fn f44_p10_no_twin_lands_on_the_other() {
     }
 }
 
+/// F44, P10, P11: the one that cannot come counts as blocked for as long as that is so, whenever it is asked: else its peer would have
+/// something to do for ever, and not say what. It comes soon after the other one has gone, without another scan.
+#[test]
+fn f44_p10_a_twin_that_cannot_come_stays_reported() {
+    for [one, other] in TWINS {
+        let mut users = swarm();
+        users.world.peers[FOLDING].folder.is_folding = true;
+        users.write(0, &path(one), content("one"), 0, false);
+        users.rest().unwrap();
+        users.write(1, &path(other), content("other"), 1_000_000_000, false);
+        live_on(&mut users);
+        for _ in 0..10 {
+            users.world.settle(FOLDING);
+            let machine = &users.world.peers[FOLDING].machine;
+            assert_eq!(machine.blocked().collect::<Vec<_>>(), [&path(other)]);
+            assert!(!machine.is_at_rest());
+            users.world.advance(Duration::from_secs(20));
+        }
+        users.delete(FOLDING, &path(one));
+        for _ in 0..4 {
+            users.world.settle(FOLDING);
+            users.world.advance(Duration::from_secs(20));
+        }
+        assert_eq!(files(&users, FOLDING), [(other.to_owned(), content("other"))].into());
+        assert_eq!(users.world.peers[FOLDING].machine.blocked().count(), 0);
+        users.rest().unwrap();
+    }
+}
+
 /// F44, P10: two folders whose names differ in case only, with a file of one name in both. Nothing lands on anything, and all bytes are
 /// there on every peer that tells the two apart. (That peers tell such folders apart is not built: a look at the name that is missing finds
 /// the other folder, so files of the one may come under the name of the other, for all.)

@@ -1,11 +1,11 @@
 //! The users of a swarm: what they do in their folders, and what the [oracle](crate::oracle) is told of it.
 
-use potluck_common::conflict_name::{Original, original};
+use potluck_common::conflict_name::original;
 use potluck_common::{ContentId, SharePath};
 
 use crate::folder::Node;
 use crate::oracle::Oracle;
-use crate::world::World;
+use crate::world::{World, Written};
 
 /// A swarm that does not come to rest in so many rounds never does.
 const MAX_ROUNDS: usize = 200;
@@ -51,18 +51,13 @@ impl Users {
         for n in std::mem::take(&mut self.world.renamed) {
             self.oracle.forgot(n, &self.world.peers[n].folder);
         }
-        for (n, name, content) in std::mem::take(&mut self.world.written) {
-            // Who edits where a crash has left half of an action may get a copy more.
-            let path = |name: &SharePath| match original(name) {
-                Some(Original::Path(origin)) => origin,
-                _ => name.clone(),
-            };
-            let is_edited = self.world.peers[n]
-                .edited
-                .iter()
-                .any(|edited| path(edited) == path(&name) || format!("{name}/").starts_with(&format!("{edited}/")));
-            let is_forgiven = self.fails == Some(n) && original(&name).is_some();
-            if !is_edited && !is_forgiven && !self.oracle.has_made(n, &name, content) && self.needless.is_none() {
+        for Written { n, name, content, is_edited } in std::mem::take(&mut self.world.written) {
+            if self.oracle.has_made(n, &name, content) {
+                continue;
+            }
+            if is_edited || (self.fails == Some(n) && original(&name).is_some()) {
+                self.oracle.may_make(&name, content);
+            } else if self.needless.is_none() {
                 self.world.tell(|| format!("  {n}: NEEDLESS {name} {content:?}"));
                 self.needless = Some(format!("{n} takes {content:?} at {name} for its user's"));
             }
@@ -110,8 +105,11 @@ impl Users {
     fn cover_one(&mut self, n: usize, real: &SharePath, node: &Node) {
         self.world.peers[n].edited.insert(real.clone());
         // A crash made the machine forget that it put this there; until it has looked again it takes it for the user's. And while
-        // a file is being given another name, its version stands under both, and what is done to one of them is not done to it.
-        if self.world.has_forgotten(n, real) || self.world.stands_twice(n, real, node) {
+        // a file is being given another name, its version stands under both, and what is done to one of them is not done to it. And
+        // who has heard of what lies in a folder, and not of the folder, has it for that only: deleting it says nothing of the folder
+        // that somebody else made.
+        let is_implied = *node == Node::Folder && self.world.is_implied(n, real);
+        if is_implied || self.world.has_forgotten(n, real) || self.world.stands_twice(n, real, node) {
             self.oracle.maybe_cover(n, real, node);
         } else {
             self.oracle.cover(n, real, node);
@@ -165,6 +163,12 @@ impl Users {
     /// Gives a file another time and mode.
     pub(crate) fn touch(&mut self, n: usize, real: &SharePath, mtime_ns: i64, executable: bool) {
         let Some(file) = self.world.peers[n].folder.file(real) else { return };
+        let (mtime, was_executable) = (file.identity.mtime, file.executable);
+        if (mtime.0 * 1_000_000_000 + mtime.1, was_executable) == (mtime_ns, executable) {
+            // Nobody can see a difference, and nothing is written.
+            self.world.peers[n].folder.touch(real, mtime_ns, executable);
+            return;
+        }
         let is_forgotten = self.world.has_forgotten(n, real);
         self.oracle.touch(n, real, file, is_forgotten);
         self.world.tell(|| format!("{n}: user touches {real}"));

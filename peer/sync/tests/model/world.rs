@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use potluck_common::conflict_name::is_conflict_name_of;
+use potluck_common::conflict_name::{Original, is_conflict_name_of, original};
 use potluck_common::identity::Identity;
 use potluck_common::projection::Registers;
 use potluck_common::protocol::{IndexEntry, SyncMode};
@@ -89,6 +89,17 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Whether its user has lately done something to this path, to one of its copies, or to a folder above. Who edits where a crash
+    /// has left half of an action may get a copy more.
+    fn has_edited_at(&self, name: &SharePath) -> bool {
+        let path = |name: &SharePath| match original(name) {
+            Some(Original::Path(origin)) => origin,
+            _ => name.clone(),
+        };
+        let is_above = |edited: &SharePath| format!("{name}/").starts_with(&format!("{edited}/"));
+        self.edited.iter().any(|edited| path(edited) == path(name) || is_above(edited))
+    }
+
     /// Whether the store knows the folder as it is.
     fn is_stored(&self) -> bool {
         let known = self.machine.replica();
@@ -105,6 +116,16 @@ impl Peer {
             _ => false,
         }
     }
+}
+
+/// What a peer has written under its own name.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) n: usize,
+    pub(crate) name: SharePath,
+    pub(crate) content: Option<ContentId>,
+    /// Whether its user has lately done something there.
+    pub(crate) is_edited: bool,
 }
 
 /// See the module's text.
@@ -126,7 +147,7 @@ pub(crate) struct World {
     /// Peers whose last save has just been kept.
     pub(crate) saved: Vec<usize>,
     /// What peers have written, each under its own name, since this was last asked.
-    pub(crate) written: Vec<(usize, SharePath, Option<ContentId>)>,
+    pub(crate) written: Vec<Written>,
     /// Of these what was told before.
     known_writes: BTreeSet<(SharePath, Dot)>,
 }
@@ -303,7 +324,10 @@ impl World {
                     for version in entry.register.live().iter().filter(|version| version.dot.by == me) {
                         if self.known_writes.insert((entry.path.clone(), version.dot)) {
                             let content = version.value.file().map(|file| file.content_id);
-                            self.written.push((n, entry.path.clone(), content));
+                            let name = entry.path.clone();
+                            // Now: when this is kept, what its user has edited may be forgotten.
+                            let is_edited = peer.has_edited_at(&name);
+                            self.written.push(Written { n, name, content, is_edited });
                         }
                     }
                 }
@@ -459,13 +483,18 @@ impl World {
         }
     }
 
-    /// Does what was begun, and tells of it.
-    pub(crate) fn finish_all(&mut self, n: usize) {
+    /// Does what was begun.
+    pub(crate) fn perform_all(&mut self, n: usize) {
         for at in 0..self.peers[n].doing.len() {
             if self.peers[n].doing[at].outcome.is_none() {
                 self.perform_at(n, at);
             }
         }
+    }
+
+    /// Does what was begun, and tells of it.
+    pub(crate) fn finish_all(&mut self, n: usize) {
+        self.perform_all(n);
         while !self.peers[n].doing.is_empty() {
             self.report(n);
         }
@@ -586,6 +615,11 @@ impl World {
     /// Whether a crash made a peer forget what stands at a real path.
     pub(crate) fn has_forgotten(&self, n: usize, real: &SharePath) -> bool {
         self.peers[n].forgotten.contains(real) && !self.peers[n].has_stored(real)
+    }
+
+    /// Whether a folder is there only for what lies in it, as far as the peer knows: it stands for no write.
+    pub(crate) fn is_implied(&self, n: usize, real: &SharePath) -> bool {
+        self.peers[n].machine.table().get(real).is_some_and(|row| row.dots.is_empty())
     }
 
     /// Whether a version stands under two of its names.
