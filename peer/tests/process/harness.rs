@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -230,14 +230,20 @@ pub(crate) struct Ended {
 }
 
 /// Waits for a child whose output is piped.
-pub(crate) fn ended(mut child: Child) -> Ended {
+pub(crate) fn ended(child: Child) -> Ended {
+    ended_within(DEADLINE, child)
+}
+
+/// The same for one that may take longer, or less long. One that leads a process group ends with the whole of it, as who is left
+/// of it would hold the pipes.
+pub(crate) fn ended_within(limit: Duration, mut child: Child) -> Ended {
     let pid = Pid::from_child(&child);
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     drop(child.stdin.take());
     // A program that hangs must not hang the test.
     let watchdog = std::thread::spawn(move || {
-        if receiver.recv_timeout(DEADLINE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            let _ = kill_process(pid, Signal::KILL);
+        if receiver.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill_process_group(pid, Signal::KILL).or_else(|_no_leader| kill_process(pid, Signal::KILL));
         }
     });
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
