@@ -257,13 +257,19 @@ pub(crate) fn ended_within(limit: Duration, mut child: Child) -> Ended {
 
 /// GET, as JSON.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Option<Value> {
+    serde_json::from_slice(&body(address, path)?).ok()
+}
+
+/// The bytes that GET is answered with, if all is well.
+pub(crate) fn body(address: SocketAddr, path: &str) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.contains(" 200 ").then(|| serde_json::from_str(body).ok()).flatten()
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let body = answer.split_off(end + 4);
+    String::from_utf8(answer).ok()?.contains(" 200 ").then_some(body)
 }
 
 /// The names of the peers that a tracker lists.
