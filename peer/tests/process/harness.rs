@@ -288,7 +288,12 @@ pub(crate) fn wait_for_owners(tracker: &Program, name: &str, n: usize) {
 
 /// Waits for a condition.
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
+    eventually_within(DEADLINE, what, condition);
+}
+
+/// The same for one that may take longer.
+pub(crate) fn eventually_within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(10));
