@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use potluck_common::ContentId;
 
-use crate::harness::{Share, ended, eventually, get, noise, skipped, tracker, wait_for_owners};
+use crate::harness::{Share, body, ended, eventually, get, noise, skipped, tracker, wait_for_owners};
 use crate::kill::owner;
 use crate::proxy::Proxy;
 use crate::traced::{Failing, can_trace, traced};
@@ -186,10 +186,12 @@ fn f11_a_shared_file_cannot_be_read() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(std::fs::read(taker.path("big")).unwrap() == data);
     assert!(!ended.stdout.contains("\"name\":\"bad\""), "nothing came of it: {ended:?}");
-    eventually("it is told once", || failing.logged("big") > 0);
-    // And one that is asked for in a bundle.
+    let n_told = |name: &str| failing.logged(&format!("hashed again path=\"{name}\""));
+    eventually("it is told", || n_told("big") > 0);
+    // And one that is asked for in a bundle, which then is empty.
     let bundle = format!("/v1/contents?ids={}", ContentId::of(b"another"));
-    assert_eq!(get(failing.address, &bundle), None);
+    assert_eq!(body(failing.address, &bundle), Some(Vec::new()));
+    eventually("it is told too", || n_told("small") > 0);
     eventually("the tracker lists the files no more", || {
         let owners = |name: &str| get(tracker.address, &format!("/v1/files/{name}"));
         let owners =
@@ -198,6 +200,7 @@ fn f11_a_shared_file_cannot_be_read() {
     });
     let shared = get(failing.address, "/v1/index").unwrap();
     assert_eq!(shared["files"], serde_json::json!([]), "nor does its own index");
+    assert_eq!((n_told("big"), n_told("small")), (1, 1), "each is told once");
     drop(disk);
     // Both are looked at anew when something happens to them; otherwise at the next full scan.
     bad.write("small", b"another");

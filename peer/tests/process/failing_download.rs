@@ -87,8 +87,12 @@ fn f53_each_call_of_a_download_fails() {
                     let mut options: Vec<_> = paths.iter().flat_map(|path| ["-P", path]).collect();
                     options.extend(["-e", &trace, "-e", &inject]);
                     let what = format!("call {at} of {kind}");
-                    let disturbed = download(&share, Path::new("/dev/null"), &options);
-                    n_failed.fetch_add(usize::from(disturbed.code != Some(0)), Ordering::Relaxed);
+                    let log = share.path("../log");
+                    let disturbed = download(&share, &log, &options);
+                    let n = std::fs::read_to_string(log).unwrap().matches("(INJECTED)").count();
+                    // How threads share the calls differs from run to run, but every kind has a first one.
+                    assert!(*at > 1 || n > 0, "{what}: none failed, {disturbed:?}");
+                    n_failed.fetch_add(n, Ordering::Relaxed);
                     assert!(disturbed.code.is_some(), "{what}: {disturbed:?}");
                     for (name, data) in &files {
                         match std::fs::read(share.path(name)) {
@@ -108,6 +112,7 @@ fn f53_each_call_of_a_download_fails() {
             });
         }
     });
+    // Calls that more threads share fail several in a round, and in fewer rounds.
     let n_failed = n_failed.into_inner();
-    assert!(n_failed > rounds.len() / 4, "only {n_failed} of {} faults were noticed at all: {counts:?}", rounds.len());
+    assert!(n_failed > rounds.len() / 2, "only {n_failed} calls failed in {} rounds: {counts:?}", rounds.len());
 }

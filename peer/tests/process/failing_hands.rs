@@ -17,7 +17,7 @@ use potluck_peer::sync::apply::{Hands, Leaving, Supply};
 use potluck_peer::sync::replace::Old;
 use potluck_peer::sync::trash::Trash;
 
-use crate::harness::clean;
+use crate::harness::{clean, ended};
 use crate::traced::{can_trace, traced};
 
 /// Where the process that is told to do something finds its folders.
@@ -223,8 +223,8 @@ fn f53_the_ith_call_under_the_hands_fails() {
             let (trace, inject) = (format!("--trace={calls}"), format!("--inject={calls}:error={error}:when={at}"));
             let mut command = clean(&std::env::current_exe().unwrap());
             command.args(["--exact", CHILD, "--ignored", "--test-threads=1"]).env(ROOT, &root);
-            let ended = traced(&log, &[&trace, &inject], &command).output().unwrap();
-            assert!(ended.status.success(), "{what}: {ended:?}");
+            let ended = ended(traced(&log, &[&trace, &inject], &command).spawn().unwrap());
+            assert_eq!(ended.code, Some(0), "{what}: {ended:?}");
             for operation in OPERATIONS {
                 check(&root.join(operation), operation, &format!("{what}, {operation}"));
             }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -230,14 +230,20 @@ pub(crate) struct Ended {
 }
 
 /// Waits for a child whose output is piped.
-pub(crate) fn ended(mut child: Child) -> Ended {
+pub(crate) fn ended(child: Child) -> Ended {
+    ended_within(DEADLINE, child)
+}
+
+/// The same for one that may take longer, or less long. One that leads a process group ends with the whole of it, as who is left
+/// of it would hold the pipes.
+pub(crate) fn ended_within(limit: Duration, mut child: Child) -> Ended {
     let pid = Pid::from_child(&child);
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     drop(child.stdin.take());
     // A program that hangs must not hang the test.
     let watchdog = std::thread::spawn(move || {
-        if receiver.recv_timeout(DEADLINE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            let _ = kill_process(pid, Signal::KILL);
+        if receiver.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill_process_group(pid, Signal::KILL).or_else(|_no_leader| kill_process(pid, Signal::KILL));
         }
     });
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
@@ -251,13 +257,19 @@ pub(crate) fn ended(mut child: Child) -> Ended {
 
 /// GET, as JSON.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Option<Value> {
+    serde_json::from_slice(&body(address, path)?).ok()
+}
+
+/// The bytes that GET is answered with, if all is well.
+pub(crate) fn body(address: SocketAddr, path: &str) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.contains(" 200 ").then(|| serde_json::from_str(body).ok()).flatten()
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let body = answer.split_off(end + 4);
+    String::from_utf8(answer).ok()?.contains(" 200 ").then_some(body)
 }
 
 /// The names of the peers that a tracker lists.
@@ -276,7 +288,12 @@ pub(crate) fn wait_for_owners(tracker: &Program, name: &str, n: usize) {
 
 /// Waits for a condition.
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
+    eventually_within(DEADLINE, what, condition);
+}
+
+/// The same for one that may take longer.
+pub(crate) fn eventually_within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(10));

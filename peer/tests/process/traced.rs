@@ -1,12 +1,14 @@
 //! The real programs under strace, which lets system calls fail. Where it is missing, or may trace nothing, these tests say so.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Program, clean, skipped};
+use crate::harness::{Program, clean, ended_within, skipped};
 
 fn strace(options: &[&str]) -> Command {
     let mut strace = clean(Path::new("strace"));
@@ -24,7 +26,7 @@ pub(crate) fn can_trace(what: &str) -> bool {
     can
 }
 
-/// A command under strace with these options. What strace has to say goes to `log`.
+/// A command under strace with these options, both in a process group of their own. What strace has to say goes to `log`.
 pub(crate) fn traced(log: &Path, options: &[&str], command: &Command) -> Command {
     let mut strace = strace(&["-f", "-qq", "--seccomp-bpf"]);
     strace.arg("-o").arg(log).args(options).arg(command.get_program()).args(command.get_args());
@@ -34,6 +36,7 @@ pub(crate) fn traced(log: &Path, options: &[&str], command: &Command) -> Command
     if let Some(dir) = command.get_current_dir() {
         strace.current_dir(dir);
     }
+    strace.process_group(0);
     strace
 }
 
@@ -61,4 +64,18 @@ impl Drop for Failing {
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let _ = self.0.wait();
     }
+}
+
+/// Killed alone, strace left behind who held its pipes, and the test waited for ever.
+#[test]
+fn a_traced_program_that_hangs_ends_with_strace() {
+    if !can_trace("that a hanging program ends with strace") {
+        return;
+    }
+    let mut hangs = clean(Path::new("sleep"));
+    hangs.arg("60");
+    let began = Instant::now();
+    let ended = ended_within(Duration::from_millis(300), traced(Path::new("/dev/null"), &[], &hangs).spawn().unwrap());
+    assert_eq!(ended.code, None, "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
 }

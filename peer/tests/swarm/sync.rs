@@ -269,8 +269,11 @@ async fn s08_what_is_rewritten_is_kept() {
     let nodes = [&a, &b, &c];
     settled(&nodes, "the union", |tree| tree.len() == 41).await;
     let spoiled: Vec<_> = earlier.iter().map(|data| data.iter().map(|byte| !byte).collect::<Vec<u8>>()).collect();
+    // Written beside and renamed: to truncate and write is two changes, and an empty version may travel between them.
+    let beside = a.peer.share().with_file_name("spoiled");
     for (name, data) in names.iter().zip(&spoiled) {
-        std::fs::write(a.peer.share().join(name), data).unwrap();
+        std::fs::write(&beside, data).unwrap();
+        std::fs::rename(&beside, a.peer.share().join(name)).unwrap();
     }
     let all_are = |tree: &Tree, folder: &str, data: &[Vec<u8>]| {
         (0..40).all(|n| text(tree, &format!("{folder}/{n}")) == Some(data[n].as_slice()))

@@ -46,7 +46,7 @@ fn run(fails_at: Option<u64>) -> Result<u64, String> {
 /// F53: the i-th call of a peer to its disk fails (a look, a step of the hands, making it durable, a save of what it knows), for
 /// each i until a run needs no more. What was done and is not durable is done again, what was not done too: no write of a user's is lost
 /// (I2), all folders end alike (I3), and nothing that was deleted is back (I4). What a single call of the real hands leaves behind stands
-/// at `hands_whose_calls_fail`.
+/// at `f53_the_ith_call_under_the_hands_fails`.
 #[test]
 fn f53_the_ith_call_to_the_disk_fails() {
     let mut n_runs = 0;
