@@ -1,10 +1,9 @@
 //! A peer that is away for longer than anything is kept.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use potluck_common::conflict_name::{Step, conflict_name};
-use potluck_common::{ContentId, SharePath};
-
+use crate::names::{content, copy, path};
 use crate::users::Users;
 use crate::world::World;
 
@@ -13,14 +12,6 @@ const N_DAYS: u32 = 400;
 /// The trash of the others is emptied, and they start again, this often.
 const RETENTION_DAYS: u32 = 30;
 const AWAY: usize = 2;
-
-fn path(text: &str) -> SharePath {
-    text.parse().unwrap()
-}
-
-fn content(text: &str) -> ContentId {
-    ContentId::of(text.as_bytes())
-}
 
 /// The others come to rest: what they find to be deleted they have told each other, and kept.
 fn live_on(users: &mut Users) {
@@ -79,20 +70,17 @@ fn f39_who_was_away_for_400_days_brings_nothing_back() {
         users.world.restart(AWAY);
         users.rest().unwrap();
 
-        let copy = conflict_name(&path("both.txt"), &content("its own"), Step::default()).unwrap().to_string();
-        let mut wanted = vec![
+        let wanted = BTreeMap::from([
             ("again".to_owned(), content("something else")),
             ("both.txt".to_owned(), content("theirs")),
-            (copy, content("its own")),
+            (copy("both.txt", "its own").to_string(), content("its own")),
             ("edited".to_owned(), content("edited by the others")),
             ("kept".to_owned(), content("kept")),
             ("mine".to_owned(), content("its edit")),
             ("moved away".to_owned(), content("moved")),
-        ];
-        wanted.sort_unstable();
+        ]);
         for peer in &users.world.peers {
-            let nodes: Vec<_> = peer.folder.files().map(|(real, file)| (real.to_string(), file.content_id)).collect();
-            assert_eq!((nodes, peer.folder.nodes.len()), (wanted.clone(), wanted.len()));
+            assert_eq!((peer.folder.contents(), peer.folder.nodes.len()), (wanted.clone(), wanted.len()));
         }
         let mut set_aside = users.world.peers[AWAY].folder.trash.clone();
         set_aside.sort_unstable();

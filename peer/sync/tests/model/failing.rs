@@ -1,19 +1,10 @@
 //! Calls to the disk that fail, one in each run.
 
-use potluck_common::{ContentId, SharePath};
-
+use crate::names::{content, path};
 use crate::users::Users;
 use crate::world::World;
 
 const FAILING: usize = 1;
-
-fn path(text: &str) -> SharePath {
-    text.parse().unwrap()
-}
-
-fn content(text: &str) -> ContentId {
-    ContentId::of(text.as_bytes())
-}
 
 /// Something of every kind is done at the peer that fails, by its own user and for others: files and folders come, are replaced with
 /// and without a conflict, touched, renamed and deleted. How many calls it took.

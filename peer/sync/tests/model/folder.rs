@@ -100,6 +100,11 @@ impl Folder {
         SharePath::join(parent.as_ref(), real.file_name().as_ref()).unwrap()
     }
 
+    /// The content of each file, by its name.
+    pub(crate) fn contents(&self) -> BTreeMap<String, ContentId> {
+        self.files().map(|(real, file)| (real.to_string(), file.content_id)).collect()
+    }
+
     /// What a look at a path tells. A file that is found there under another name is none whose bytes are known by this one.
     pub(crate) fn seen(&self, real: &SharePath) -> Option<Seen> {
         let found = self.found_at(real);

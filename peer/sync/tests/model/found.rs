@@ -1,27 +1,17 @@
 //! What random histories have found, each as the shortest history that shows it. The seeds themselves stand at
 //! [`history`](crate::history).
 
-use potluck_common::conflict_name::{Step, conflict_name};
-use potluck_common::{ContentId, SharePath};
+use std::collections::BTreeMap;
+
+use potluck_common::SharePath;
 use potluck_sync::action::{Seen, Source};
 use potluck_sync::guard::SETTLE;
 
+use crate::names::{content, copy, path};
 use crate::users::Users;
 use crate::world::World;
 
 const SECOND: i64 = 1_000_000_000;
-
-fn path(text: &str) -> SharePath {
-    text.parse().unwrap()
-}
-
-fn content(text: &str) -> ContentId {
-    ContentId::of(text.as_bytes())
-}
-
-fn copy(name: &str, text: &str) -> SharePath {
-    conflict_name(&path(name), &content(text), Step::default()).unwrap()
-}
 
 /// Two peers that have scanned their empty folders.
 fn two() -> Users {
@@ -30,17 +20,27 @@ fn two() -> Users {
     users
 }
 
-fn files(users: &Users, n: usize) -> Vec<(String, ContentId)> {
-    users.world.peers[n].folder.files().map(|(real, file)| (real.to_string(), file.content_id)).collect()
+/// Each has written a version of `b`, and has heard nothing of the other's, which is older or younger.
+fn two_versions(texts: [&str; 2], seconds: [i64; 2]) -> Users {
+    let mut users = two();
+    for n in 0..2 {
+        users.write(n, &path("b"), content(texts[n]), seconds[n] * SECOND, false);
+    }
+    users
+}
+
+/// Both have `b` with this content, and nothing else.
+fn check_b(users: &Users, text: &str) {
+    for peer in &users.world.peers {
+        assert_eq!(peer.folder.contents(), BTreeMap::from([("b".to_owned(), content(text))]));
+    }
 }
 
 /// The user deletes a conflict copy and saves the file itself, with a time that is older than the copy's: by the index the copy's
 /// version has the name now. It is not put there before it is known that the user has deleted it; else it would have stayed. (Seed 853.)
 #[test]
 fn a_deleted_copy_does_not_come_back_under_the_name() {
-    let mut users = two();
-    users.write(0, &path("b"), content("ours"), 9 * SECOND, false);
-    users.write(1, &path("b"), content("theirs"), 5 * SECOND, false);
+    let mut users = two_versions(["ours", "theirs"], [9, 5]);
     users.rest().unwrap();
     users.delete(0, &copy("b", "theirs"));
     users.write(0, &path("b"), content("new"), SECOND, false);
@@ -48,17 +48,13 @@ fn a_deleted_copy_does_not_come_back_under_the_name() {
     users.world.begin_all(0);
     users.world.finish_all(0);
     users.rest().unwrap();
-    for n in 0..2 {
-        assert_eq!(files(&users, n), [("b".to_owned(), content("new"))]);
-    }
+    check_b(&users, "new");
 }
 
 /// The same while the copy is only just being put there, and the user is quicker than the news of it. (Seed 4314.)
 #[test]
 fn a_copy_that_is_deleted_as_it_comes_does_not_come_back_under_the_name() {
-    let mut users = two();
-    users.write(0, &path("b"), content("ours"), 9 * SECOND, false);
-    users.write(1, &path("b"), content("theirs"), 5 * SECOND, false);
+    let mut users = two_versions(["ours", "theirs"], [9, 5]);
     for n in 0..2 {
         users.world.settle(n);
     }
@@ -71,9 +67,7 @@ fn a_copy_that_is_deleted_as_it_comes_does_not_come_back_under_the_name() {
     users.world.begin_all(0);
     users.world.finish_all(0);
     users.rest().unwrap();
-    for n in 0..2 {
-        assert_eq!(files(&users, n), [("b".to_owned(), content("new"))]);
-    }
+    check_b(&users, "new");
 }
 
 /// A file is being given another time, and that time is withdrawn meanwhile. Who dies before it is known that it was given knows it
@@ -81,9 +75,7 @@ fn a_copy_that_is_deleted_as_it_comes_does_not_come_back_under_the_name() {
 /// of its own.)
 #[test]
 fn a_time_that_was_withdrawn_is_not_taken_for_the_users() {
-    let mut users = two();
-    users.write(0, &path("b"), content("same"), 9 * SECOND, false);
-    users.write(1, &path("b"), content("same"), 5 * SECOND, false);
+    let mut users = two_versions(["same", "same"], [9, 5]);
     for n in 0..2 {
         users.world.settle(n);
     }
@@ -125,25 +117,19 @@ fn a_folder_that_was_not_heard_of_is_not_deleted() {
 /// 2417.)
 #[test]
 fn who_changes_nothing_keeps_nothing() {
-    let mut users = two();
-    users.write(0, &path("b"), content("ours"), 9 * SECOND, false);
-    users.write(1, &path("b"), content("theirs"), 5 * SECOND, false);
+    let mut users = two_versions(["ours", "theirs"], [9, 5]);
     users.rest().unwrap();
     users.delete(0, &copy("b", "theirs"));
     users.touch(1, &copy("b", "theirs"), 5 * SECOND, false);
     users.rest().unwrap();
-    for n in 0..2 {
-        assert_eq!(files(&users, n), [("b".to_owned(), content("ours"))]);
-    }
+    check_b(&users, "ours");
 }
 
 /// Half of an action is left by a crash, and its user edits there: the copy that was put there is taken for a file of its own at its
 /// name, which is excused. Then somebody else may make a file of this name too, and the copy gets a copy. (Seeds 5691 and 7459.)
 #[test]
 fn what_is_excused_may_get_a_copy() {
-    let mut users = two();
-    users.write(0, &path("b"), content("theirs"), 5 * SECOND, false);
-    users.write(1, &path("b"), content("ours"), 9 * SECOND, false);
+    let mut users = two_versions(["theirs", "ours"], [5, 9]);
     for n in 0..2 {
         users.world.settle(n);
     }
@@ -164,7 +150,7 @@ fn what_is_excused_may_get_a_copy() {
     users.write(0, &copied, content("mine"), 9 * SECOND, false);
     users.rest().unwrap();
     let again = copy(copied.as_str(), "theirs").to_string();
-    for n in 0..2 {
-        assert!(files(&users, n).contains(&(again.clone(), content("theirs"))));
+    for peer in &users.world.peers {
+        assert_eq!(peer.folder.contents().get(&again), Some(&content("theirs")));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use potluck_common::{ContentId, SharePath};
 
 use crate::folder::Careless;
+use crate::names::path;
 use crate::users::Users;
 use crate::world::World;
 
@@ -22,10 +23,6 @@ pub(crate) struct History {
     pub(crate) users: Users,
     rng: fastrand::Rng,
     n_contents: u64,
-}
-
-fn path(text: &str) -> SharePath {
-    text.parse().unwrap()
 }
 
 impl History {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use potluck_common::conflict_name::{Step as Digits, conflict_name};
-use potluck_common::{ContentId, SharePath};
+use potluck_common::ContentId;
 
+use crate::names::{content, copy, path};
 use crate::users::Users;
 use crate::world::World;
 
@@ -123,14 +123,10 @@ fn each_order(progress: [Progress; 2], turns: &mut Vec<Turn>, run: &mut dyn FnMu
     }
 }
 
-fn path(text: &str) -> SharePath {
-    text.parse().unwrap()
-}
-
 fn act(users: &mut Users, n: usize, deeds: &[Deed], mtime_ns: i64) {
     for deed in deeds {
         match deed {
-            Write(name, text) => users.write(n, &path(name), ContentId::of(text.as_bytes()), mtime_ns, false),
+            Write(name, text) => users.write(n, &path(name), content(text), mtime_ns, false),
             MakeFolder(name) => drop(users.make_folder(n, &path(name))),
             Delete(name) => users.delete(n, &path(name)),
             Rename(from, to) => users.rename(n, &path(from), &path(to)),
@@ -145,14 +141,9 @@ fn tree(users: &Users, n: usize) -> BTreeMap<String, Option<ContentId>> {
 }
 
 fn wanted(after: &[(&str, &str)]) -> BTreeMap<String, Option<ContentId>> {
-    let named = |(name, text): &(&str, &str)| {
-        let content = ContentId::of(text.as_bytes());
-        match name.strip_suffix(".*") {
-            Some(origin) => {
-                (conflict_name(&path(origin), &content, Digits::default()).unwrap().to_string(), Some(content))
-            }
-            None => ((*name).to_owned(), (*text != "/").then_some(content)),
-        }
+    let named = |(name, text): &(&str, &str)| match name.strip_suffix(".*") {
+        Some(origin) => (copy(origin, text).to_string(), Some(content(text))),
+        None => ((*name).to_owned(), (*text != "/").then(|| content(text))),
     };
     after.iter().map(named).collect()
 }
@@ -162,7 +153,7 @@ fn run(case: &Case, turns: &[Turn], is_told: bool) -> Result<bool, String> {
     let mut users = Users::of(World::without_tracker(3, 1));
     users.world.is_told = is_told;
     for (name, text) in case.before {
-        users.write(0, &path(name), ContentId::of(text.as_bytes()), 0, false);
+        users.write(0, &path(name), content(text), 0, false);
     }
     users.rest()?;
     let before = tree(&users, 0);

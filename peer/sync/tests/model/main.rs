@@ -18,6 +18,7 @@ mod folder;
 mod found;
 mod history;
 mod interleavings;
+mod names;
 mod network;
 mod oracle;
 mod partition;

@@ -1,11 +1,10 @@
 //! A network that is cut in two, and heals.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use potluck_common::conflict_name::{Step, conflict_name};
-use potluck_common::{ContentId, SharePath};
-
 use crate::history::History;
+use crate::names::{content, copy, path};
 use crate::users::Users;
 use crate::world::World;
 
@@ -14,10 +13,6 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Partitions with chance edits.
 const SEEDS: u64 = 150;
 const N_EDITS: usize = 20;
-
-fn path(text: &str) -> SharePath {
-    text.parse().unwrap()
-}
 
 /// Every second peer is on the other side.
 fn cut(world: &mut World) {
@@ -55,7 +50,6 @@ fn f27_both_versions_are_there_two_heartbeats_after_healing() {
     for tracker in [Some(0), Some(1), None] {
         let world = if tracker.is_some() { World::new(4, 1) } else { World::without_tracker(4, 1) };
         let mut users = Users::of(world);
-        let content = |text: &str| ContentId::of(text.as_bytes());
         for name in ["both.txt", "deleted", "edited", "moved", "d/left"] {
             users.write(0, &path(name), content(name), 0, false);
         }
@@ -83,21 +77,16 @@ fn f27_both_versions_are_there_two_heartbeats_after_healing() {
         let n = heartbeats(&mut users).unwrap();
         assert!(n <= 2, "tracker: {tracker:?}, {n} heartbeats");
         users.oracle.judge(&users.world.peers[0].folder).unwrap();
-        let copy =
-            |name: &str, text: &str| conflict_name(&path(name), &content(text), Step::default()).unwrap().to_string();
-        let files: Vec<_> =
-            users.world.peers[3].folder.files().map(|(real, file)| (real.to_string(), file.content_id)).collect();
-        let mut wanted = vec![
+        let wanted = BTreeMap::from([
             ("both.txt".to_owned(), content("theirs")),
-            (copy("both.txt", "ours"), content("ours")),
+            (copy("both.txt", "ours").to_string(), content("ours")),
             ("edited".to_owned(), content("edited again")),
             ("d/left".to_owned(), content("d/left")),
             ("d/moved".to_owned(), content("moved")),
             ("new".to_owned(), content("our new")),
-            (copy("new", "their new"), content("their new")),
-        ];
-        wanted.sort_unstable();
-        assert_eq!(files, wanted);
+            (copy("new", "their new").to_string(), content("their new")),
+        ]);
+        assert_eq!(users.world.peers[3].folder.contents(), wanted);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use potluck_common::{ContentId, SharePath};
+use potluck_common::ContentId;
 
+use crate::names::{content, path};
 use crate::users::Users;
 use crate::world::World;
 
@@ -16,16 +17,8 @@ const N_ROUNDS: usize = 8;
 /// Case alone, and composed and decomposed.
 const TWINS: [[&str; 2]; 2] = [["A.txt", "a.txt"], ["caf\u{e9}", "cafe\u{301}"]];
 
-fn path(text: &str) -> SharePath {
-    text.parse().unwrap()
-}
-
-fn content(text: &str) -> ContentId {
-    ContentId::of(text.as_bytes())
-}
-
 fn files(users: &Users, n: usize) -> BTreeMap<String, ContentId> {
-    users.world.peers[n].folder.files().map(|(real, file)| (real.to_string(), file.content_id)).collect()
+    users.world.peers[n].folder.contents()
 }
 
 fn live_on(users: &mut Users) {
