@@ -3,8 +3,8 @@
 //! While a request has chunks that have not begun to arrive, an idle owner takes a part of them, in
 //! proportion to the rates, and the victim's request ends earlier than it was sent for. When only begun
 //! chunks are left and nothing is Missing (the endgame), such a chunk is asked a second time if that
-//! clearly ends sooner, or if its owner has gone silent in the middle. Invariant: a chunk never has more than two carriers, and at most `max_doubled`
-//! chunks have two.
+//! clearly ends sooner, or if its owner has gone silent in the middle. Invariant: a chunk never has more
+//! than two carriers, and at most `max_doubled` chunks have two.
 
 use std::time::{Duration, Instant};
 

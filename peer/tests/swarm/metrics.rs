@@ -15,14 +15,14 @@ const LABELS: [&str; 9] = ["event", "holds", "le", "reason", "result", "route", 
 const MAX_SERIES: usize = 600;
 
 /// What a program shows: values by name and labels as they stand, and the kind of each family.
-struct Shown {
+pub(crate) struct Shown {
     samples: BTreeMap<String, f64>,
     kinds: BTreeMap<String, String>,
     text: String,
 }
 
 impl Shown {
-    async fn of(base: &str) -> Self {
+    pub(crate) async fn of(base: &str) -> Self {
         let answer = http().get(format!("{}/metrics", base.trim_end_matches('/'))).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -48,7 +48,7 @@ impl Shown {
     }
 
     #[track_caller]
-    fn get(&self, series: &str) -> f64 {
+    pub(crate) fn get(&self, series: &str) -> f64 {
         *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in\n{}", self.text))
     }
 

@@ -12,6 +12,7 @@ use potluck_peer::verb::{Download, Event, FailureKind, From, Held, Verb};
 use tokio::net::TcpListener;
 
 use crate::harness::{Node, Tracker, eventually, noise, quick, root_with, write};
+use crate::metrics::Shown;
 
 fn download(names: &[&str], output: Option<&Path>) -> Verb {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
@@ -430,13 +431,14 @@ async fn two_thousand_small_files() {
     assert_eq!(c.n_partial(), 0);
     // One by itself, so that there is something to count.
     assert_eq!(a.get(&format!("/v1/content/{}", ContentId::of(b"file 7"))).await.status(), 200);
-    let metrics = a.get("/metrics").await.text().await.unwrap();
-    let n_answers = |route: &str| -> u64 {
-        let name = format!("potluck_peer_http_requests_total{{route=\"{route}\",status=\"2xx\"}} ");
-        metrics.lines().find_map(|line| line.strip_prefix(&name)).expect(&name).parse().unwrap()
-    };
+    let metrics = Shown::of(a.base()).await;
+    let n_answers =
+        |route: &str| metrics.get(&format!("potluck_peer_http_requests_total{{route=\"{route}\",status=\"2xx\"}}"));
     let (n_bundles, n_alone) = (n_answers("/v1/contents"), n_answers("/v1/content/{id}"));
-    assert!((2_000 / 64..1_000).contains(&n_bundles) && n_alone == 1, "{n_bundles} bundles, {n_alone} by themselves");
+    assert!(
+        (f64::from(2_000 / 64)..1_000.0).contains(&n_bundles) && n_alone == 1.0,
+        "{n_bundles} bundles, {n_alone} by themselves"
+    );
     eventually("the newcomer shares them", async || c.status().await.n_files == 2_000).await;
     tracker.wait_for_owners(ContentId::of(b"file 1999"), 2).await;
     let (events, outcome) = c.run(Verb::Show { pattern: Some("many/07/".into()) }).await;
