@@ -71,9 +71,27 @@ impl Budget {
 
     /// Waits until `len` bytes fit; what is larger than the whole budget takes all of it.
     pub async fn take(&self, len: u64) -> OwnedSemaphorePermit {
-        let wanted = u32::try_from(len.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.total);
-        self.free.clone().acquire_many_owned(wanted).await.expect("the semaphore is never closed")
+        self.free.clone().acquire_many_owned(self.steps(len)).await.expect("the semaphore is never closed")
     }
+
+    /// The same if they fit now and nobody waits.
+    pub fn try_take(&self, len: u64) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().try_acquire_many_owned(self.steps(len)).ok()
+    }
+
+    fn steps(&self, len: u64) -> u32 {
+        u32::try_from(len.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.total)
+    }
+}
+
+/// Has the allocator keep some megabytes of what is freed, instead of giving each few hundred kilobytes back to the kernel and
+/// paying a page fault for every 4 KiB of them a moment later, as it does at first: bodies come in pieces of up to 400 KiB.
+///
+/// glibc learns from blocks that are freed: blocks of this size are no longer mapped one by one, and twice as much may stay
+/// free (`mallopt(3)`, `M_MMAP_THRESHOLD`). Other allocators do nothing about it.
+pub fn keep_what_is_freed() {
+    const LEN: usize = 4 << 20;
+    drop(std::hint::black_box(vec![0_u8; LEN]));
 }
 
 #[cfg(test)]

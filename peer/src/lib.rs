@@ -221,6 +221,7 @@ impl Peer {
             trackers: directory.trackers.clone(),
             sync: sync.clone(),
         });
+        buffers::keep_what_is_freed();
         let serve = Serve {
             folder: folder.clone(),
             library: library.clone(),

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::per_address::PerAddress;
+use super::sendfile::FileStream;
 
 /// What one listener grants to strangers.
 #[derive(Debug, Clone)]
@@ -114,10 +115,13 @@ async fn serve(stream: TcpStream, from: SocketAddr, router: Router, limits: Limi
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%from, %error, "cannot set TCP_NODELAY");
     }
+    let stream = FileStream::new(stream);
+    let parts = stream.parts();
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.write_timeout));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(from));
+        request.extensions_mut().insert(parts.clone());
         router.clone().oneshot(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()

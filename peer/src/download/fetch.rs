@@ -1,7 +1,7 @@
 //! One request: reads a run of chunks from one owner, and hands each chunk to be verified and written.
 //!
-//! A task that returns values: it tells the driver what happened as [`Fact`]s and decides nothing. While a chunk is
-//! hashed and written on the blocking pool, the next one is being read; permits bound how many bytes wait.
+//! A task that returns values: it tells the driver what happened as [`Fact`]s and decides nothing. Permits bound how many
+//! bytes wait to be written.
 
 use std::io;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use bytes::Bytes;
 use potluck_common::ChunkIndex;
 use potluck_common::chunk::Run;
 use potluck_common::protocol::Owner;
-use reqwest::Url;
+use reqwest::{Response, Url};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::claim::next_piece;
-use super::partial::{Kept, PartialFile};
+use super::partial::PartialFile;
+use super::writing::{Whole, Writing};
 use crate::buffers::Budget;
 use crate::limit::Throttle;
 use crate::scheduler::{Failure, RequestId};
@@ -83,9 +83,10 @@ pub enum Giver {
     Origin(Arc<Origin>),
 }
 
-/// Progress is told after so many bytes…
+/// Progress is told after so many bytes, but not more often than that…
 const TELL_BYTES: u64 = 128 << 10;
-/// …or so much time, whichever comes first.
+const TELL_AFTER: Duration = Duration::from_millis(5);
+/// …and at least so often.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// What we wait for longer than this is told: less than an owner is given before others are asked for what it owes.
@@ -118,22 +119,32 @@ impl Told {
     }
 }
 
-/// The task is over; the driver is gone or knows.
-struct Over;
+/// Why a request is not read to its end.
+enum Stop {
+    /// Nobody listens any more.
+    Unheard,
+    /// This ended it.
+    With(Fact),
+}
+
+impl From<Fact> for Stop {
+    fn from(fact: Fact) -> Self {
+        Self::With(fact)
+    }
+}
 
 impl Fetch {
     /// Runs to the end of the request. Dropping it closes the connection.
     pub async fn run(self) {
-        let outcome = self.read().await;
-        if let Ok(fact) = outcome {
-            let _driver_gone = self.facts.send(fact).await;
-        }
+        let (Ok(last) | Err(Stop::With(last))) = self.read().await else { return };
+        let _driver_gone = self.facts.send(last).await;
     }
 
-    async fn read(&self) -> Result<Fact, Over> {
-        let geometry = self.partial.map().geometry();
+    /// The last fact.
+    async fn read(&self) -> Result<Fact, Stop> {
+        let failed = |failure| Fact::Failed(self.request, failure);
         let id = self.partial.map().content_id();
-        let bytes = geometry.bytes_of_run(self.run);
+        let bytes = self.partial.map().geometry().bytes_of_run(self.run);
         let response = match &self.giver {
             Giver::Peer { base, peers, .. } => {
                 peers.range(base, id, bytes, Some(self.is_fresh), &self.request_id).await
@@ -144,58 +155,77 @@ impl Fetch {
             Ok(response) => response,
             Err(FetchError::Coming(chunks)) => {
                 self.tell(Fact::Coming(chunks)).await?;
-                return Ok(Fact::Failed(self.request, Failure::Coming));
+                return Ok(failed(Failure::Coming));
             }
-            Err(error) => return Ok(Fact::Failed(self.request, failure(&error))),
+            Err(error) => return Ok(failed(failure(&error))),
         };
-        let mut writing = Writing { fetch: self, task: None };
-        let mut told = Told::default();
-        let mut rest = Bytes::new();
-        for chunk in self.run.indices() {
-            let len = geometry.len_of(chunk);
-            let permit = self.own_wait(self.budget.take(len)).await?;
-            let mut pieces = Vec::new();
-            let mut missing = usize::try_from(len).map_err(|_| Over)?;
-            while missing > 0 {
-                if rest.is_empty() {
-                    match next_piece(&mut response).await {
-                        Ok(Some(piece)) => rest = piece,
-                        Ok(None) => {
-                            writing.finish().await?;
-                            return Ok(Fact::Failed(self.request, Failure::Short));
-                        }
-                        Err(error) => {
-                            writing.finish().await?;
-                            return Ok(Fact::Failed(self.request, told.failure(&error)));
-                        }
-                    }
-                    self.count(rest.len() as u64, &mut told).await?;
-                }
-                let piece = rest.split_to(missing.min(rest.len()));
-                missing -= piece.len();
-                pieces.push(piece);
-            }
-            // One chunk is written while the next is read; a second one waits for the first.
-            self.own_wait(writing.finish()).await??;
-            let partial = self.partial.clone();
-            let task = tokio::task::spawn_blocking(move || {
-                let kept = partial.keep(chunk, &pieces);
-                drop((pieces, permit));
-                kept
-            });
-            writing.task = Some((chunk, task));
-        }
-        self.tell(Fact::Bytes(self.request, told.n_untold)).await?;
-        writing.finish().await?;
+        let mut writing = Writing::new(self.request, self.partial.clone(), self.facts.clone());
+        let brought = self.bring(&mut response, &mut writing).await;
+        // What came before it broke off is kept.
+        self.own_wait(writing.finish()).await??;
+        let rest = brought?;
         // Reading the end of the body lets the connection be used again, and shows one that goes on.
         match next_piece(&mut response).await {
             Ok(None) if rest.is_empty() => Ok(Fact::Ended(self.request)),
-            _ => Ok(Fact::Failed(self.request, Failure::Short)),
+            _ => Ok(failed(Failure::Short)),
+        }
+    }
+
+    /// Reads all chunks; what came beyond them.
+    async fn bring(&self, response: &mut Response, writing: &mut Writing) -> Result<Bytes, Stop> {
+        let geometry = self.partial.map().geometry();
+        let mut told = Told::default();
+        let mut rest = Bytes::new();
+        for chunk in self.run.indices() {
+            let mut missing = geometry.len_of(chunk);
+            let permit = match self.budget.try_take(missing) {
+                Some(permit) => permit,
+                None => {
+                    // What is gathered holds memory that others wait for.
+                    self.own_wait(writing.begin()).await??;
+                    self.own_wait(self.budget.take(missing)).await?
+                }
+            };
+            let mut pieces = Vec::new();
+            while missing > 0 {
+                if rest.is_empty() {
+                    rest = self.next(response, writing, &told).await?;
+                    self.count(rest.len() as u64, &mut told).await?;
+                }
+                let n_taken = usize::try_from(missing).unwrap_or(usize::MAX).min(rest.len());
+                pieces.push(rest.split_to(n_taken));
+                missing -= n_taken as u64;
+            }
+            if writing.add(Whole { chunk, pieces, permit }) {
+                self.own_wait(writing.begin()).await??;
+            }
+        }
+        self.tell(Fact::Bytes(self.request, told.n_untold)).await?;
+        Ok(rest)
+    }
+
+    /// What comes next; what is gathered is written meanwhile, if it does not come at once.
+    async fn next(&self, response: &mut Response, writing: &mut Writing, told: &Told) -> Result<Bytes, Stop> {
+        let mut piece = None;
+        if let Some(due) = writing.due() {
+            piece = tokio::time::timeout_at(due.into(), next_piece(response)).await.ok();
+            if piece.is_none() {
+                self.own_wait(writing.begin()).await??;
+            }
+        }
+        let piece = match piece {
+            Some(piece) => piece,
+            None => next_piece(response).await,
+        };
+        match piece {
+            Ok(Some(piece)) => Ok(piece),
+            Ok(None) => Err(Fact::Failed(self.request, Failure::Short).into()),
+            Err(error) => Err(Fact::Failed(self.request, told.failure(&error)).into()),
         }
     }
 
     /// Counts what came and tells of it, as fast as the limit lets us take it.
-    async fn count(&self, n_bytes: u64, told: &mut Told) -> Result<(), Over> {
+    async fn count(&self, n_bytes: u64, told: &mut Told) -> Result<(), Stop> {
         let came_at = Instant::now();
         let mut left = n_bytes;
         while left > 0 {
@@ -210,7 +240,11 @@ impl Fetch {
             }
             told.n_untold += n_granted;
             // The first bytes are told at once: they start the clock that the owner's rate is measured with.
-            if told.at.is_none_or(|at| told.n_untold >= TELL_BYTES || at.elapsed() >= TELL_EVERY) {
+            let is_due = |at: Instant| {
+                let since = at.elapsed();
+                since >= TELL_EVERY || (since >= TELL_AFTER && told.n_untold >= TELL_BYTES)
+            };
+            if told.at.is_none_or(is_due) {
                 self.tell(Fact::Bytes(self.request, std::mem::take(&mut told.n_untold))).await?;
                 self.tell_held_back(told).await?;
             }
@@ -220,7 +254,7 @@ impl Fetch {
     }
 
     /// Waits until the limit lets us take a piece; how long it is.
-    async fn limited(&self, n_bytes: u64, told: &mut Told) -> Result<u64, Over> {
+    async fn limited(&self, n_bytes: u64, told: &mut Told) -> Result<u64, Stop> {
         if self.limit.rate().is_none() {
             return Ok(n_bytes);
         }
@@ -240,7 +274,7 @@ impl Fetch {
     }
 
     /// Waits for our own memory or disk, and tells that nobody else is to blame if it takes long.
-    async fn own_wait<T>(&self, wait: impl Future<Output = T>) -> Result<T, Over> {
+    async fn own_wait<T>(&self, wait: impl Future<Output = T>) -> Result<T, Stop> {
         let mut wait = std::pin::pin!(wait);
         loop {
             match tokio::time::timeout(OWN_WAIT, wait.as_mut()).await {
@@ -250,7 +284,7 @@ impl Fetch {
         }
     }
 
-    async fn tell_held_back(&self, told: &mut Told) -> Result<(), Over> {
+    async fn tell_held_back(&self, told: &mut Told) -> Result<(), Stop> {
         let now = Instant::now();
         let since_told = told.at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         if std::mem::take(&mut told.held_back) * 2 > since_told && !since_told.is_zero() {
@@ -259,29 +293,8 @@ impl Fetch {
         Ok(())
     }
 
-    async fn tell(&self, fact: Fact) -> Result<(), Over> {
-        self.facts.send(fact).await.map_err(|_| Over)
-    }
-}
-
-/// The chunk that is being written.
-struct Writing<'a> {
-    fetch: &'a Fetch,
-    task: Option<(ChunkIndex, JoinHandle<io::Result<Kept>>)>,
-}
-
-impl Writing<'_> {
-    /// Waits for it and tells what became of it; a bad chunk or a failing disk ends the request.
-    async fn finish(&mut self) -> Result<(), Over> {
-        let Some((chunk, task)) = self.task.take() else { return Ok(()) };
-        let request = self.fetch.request;
-        let fact = match task.await.map_err(io::Error::other).flatten() {
-            Ok(Kept::Yes) => return self.fetch.tell(Fact::Chunk(request, chunk)).await,
-            Ok(Kept::Bad) => Fact::Failed(request, Failure::Corrupt { chunk }),
-            Err(error) => Fact::Disk(request, error),
-        };
-        self.fetch.tell(fact).await?;
-        Err(Over)
+    async fn tell(&self, fact: Fact) -> Result<(), Stop> {
+        self.facts.send(fact).await.map_err(|_| Stop::Unheard)
     }
 }
 

@@ -27,3 +27,4 @@ pub mod small;
 pub mod spool;
 pub mod unheld;
 pub mod waiting;
+pub mod writing;

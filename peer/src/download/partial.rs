@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use potluck_common::have::HaveText;
-use potluck_common::{ChunkMap, ContentId, Geometry, HaveSet, SharePath};
+use potluck_common::tree::ChunkHasher;
+use potluck_common::{ChunkIndex, ChunkMap, ContentId, Geometry, HaveSet, SharePath};
 use serde::{Deserialize, Serialize};
 
 use super::moving::OnlyHere;
@@ -192,33 +193,30 @@ fn record_name(id: &str) -> String {
     format!("{id}.record")
 }
 
-/// What became of a chunk that was to be kept.
-#[derive(Debug)]
-pub enum Kept {
-    /// Verified and written.
-    Yes,
-    /// Its bytes are not those of the chunk; nothing was written.
-    Bad,
-}
-
 impl PartialFile {
-    /// Verifies the bytes of a chunk, given in pieces, and writes them if they are right. Call it on the blocking pool.
+    /// Verifies chunks, whose bytes are given in pieces, and writes them up to the first that is not right; how many that are. Call
+    /// it on the blocking pool.
     ///
     /// # Errors
-    /// As `pwritev`.
-    pub fn keep(&self, chunk: potluck_common::ChunkIndex, pieces: &[Bytes]) -> io::Result<Kept> {
+    /// As `pwritev`; some may be written then.
+    pub fn keep(&self, chunks: &[(ChunkIndex, &[Bytes])]) -> io::Result<usize> {
         let geometry = self.map.geometry();
-        let mut hasher = potluck_common::tree::ChunkHasher::new(geometry, chunk);
-        let mut len = 0;
-        for piece in pieces {
-            hasher.update(piece);
-            len += piece.len() as u64;
+        let is_right = |chunk: ChunkIndex, pieces: &[Bytes]| {
+            let mut hasher = ChunkHasher::new(geometry, chunk);
+            let mut len = 0;
+            for piece in pieces {
+                hasher.update(piece);
+                len += piece.len() as u64;
+            }
+            len == geometry.len_of(chunk) && hasher.finish() == *self.map.value(chunk)
+        };
+        let n_right = chunks.iter().take_while(|(chunk, pieces)| is_right(*chunk, pieces)).count();
+        // Neighbours go in one system call.
+        for run in chunks[..n_right].chunk_by(|(a, _), (b, _)| a.get() + 1 == b.get()) {
+            let pieces = run.iter().flat_map(|(_, pieces)| *pieces);
+            write_all_pieces_at(&self.file, pieces, geometry.bytes_of(run[0].0).start)?;
         }
-        if len != geometry.len_of(chunk) || hasher.finish() != *self.map.value(chunk) {
-            return Ok(Kept::Bad);
-        }
-        write_all_pieces_at(&self.file, pieces, geometry.bytes_of(chunk).start)?;
-        Ok(Kept::Yes)
+        Ok(n_right)
     }
 
     /// Makes what was written durable.
@@ -244,9 +242,13 @@ impl PartialFile {
 const MAX_PIECES: usize = 256;
 
 /// One system call for many pieces: what a chunk came in costs no more to write than a chunk in one piece.
-pub(super) fn write_all_pieces_at(file: &File, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
+pub(super) fn write_all_pieces_at<'a>(
+    file: &File,
+    pieces: impl IntoIterator<Item = &'a Bytes>,
+    mut offset: u64,
+) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> =
-        pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
+        pieces.into_iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
     let mut left = &mut slices[..];
     while !left.is_empty() {
         match rustix::io::pwritev(file, &left[..left.len().min(MAX_PIECES)], offset) {
@@ -301,6 +303,36 @@ mod tests {
     }
 
     #[test]
+    fn of_several_chunks_those_before_a_bad_one_are_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = PartialStore::new(Dir::open_ambient_dir(temp.path(), cap_std::ambient_authority()).unwrap());
+        let (data, map) = content(5 * MIN_CHUNK_LEN);
+        let geometry = map.geometry();
+        let target = Target::Share("a".parse().unwrap());
+        let (file, _) = store.open(map, target, GoesOn::ByItself, only_here()).unwrap();
+        let part = |n: u32| {
+            let bytes = geometry.bytes_of(geometry.index(n).unwrap());
+            bytes.start as usize..bytes.end as usize
+        };
+        // The second of two halves belongs to it as well; chunk 4 is not its neighbour; chunk 3 gets the bytes of chunk 2.
+        let pieces: Vec<(u32, Vec<Bytes>)> = [(1, 1), (2, 2), (4, 4), (3, 2), (0, 0)]
+            .map(|(chunk, of)| {
+                let whole = Bytes::copy_from_slice(&data[part(of)]);
+                (chunk, vec![whole.slice(..1000), whole.slice(1000..)])
+            })
+            .into();
+        let chunks: Vec<_> = pieces.iter().map(|(n, pieces)| (geometry.index(*n).unwrap(), &**pieces)).collect();
+        assert_eq!(file.keep(&chunks).unwrap(), 3);
+        let mut written = vec![0; data.len()];
+        file.file().read_exact_at(&mut written, 0).unwrap();
+        for n in 0..5 {
+            let expected = if [1, 2, 4].contains(&n) { &data[part(n)] } else { &vec![0; MIN_CHUNK_LEN as usize] };
+            assert!(&written[part(n)] == expected, "chunk {n}");
+        }
+        assert_eq!(file.keep(&[]).unwrap(), 0);
+    }
+
+    #[test]
     fn goes_on_from_what_was_recorded_and_only_from_that() {
         let temp = tempfile::tempdir().unwrap();
         let dir = || Dir::open_ambient_dir(temp.path(), cap_std::ambient_authority()).unwrap();
@@ -318,14 +350,14 @@ mod tests {
                 let chunk = geometry.index(n).unwrap();
                 let whole = piece(n);
                 let halves = [whole.slice(..whole.len() / 2), whole.slice(whole.len() / 2..)];
-                assert!(matches!(file.keep(chunk, &halves).unwrap(), Kept::Yes));
+                assert_eq!(file.keep(&[(chunk, &halves)]).unwrap(), 1);
                 have.insert(chunk);
             }
-            assert!(matches!(file.keep(geometry.index(1).unwrap(), &[piece(2)]).unwrap(), Kept::Bad));
-            assert!(matches!(file.keep(geometry.last(), &[piece(0)]).unwrap(), Kept::Bad));
+            assert_eq!(file.keep(&[(geometry.index(1).unwrap(), &[piece(2)])]).unwrap(), 0);
+            assert_eq!(file.keep(&[(geometry.last(), &[piece(0)])]).unwrap(), 0);
             file.sync().unwrap();
             store.save(&file, &have).unwrap();
-            let _unrecorded = file.keep(geometry.index(2).unwrap(), &[piece(2)]).unwrap();
+            let _unrecorded = file.keep(&[(geometry.index(2).unwrap(), &[piece(2)])]).unwrap();
         }
         let store = PartialStore::new(dir());
         std::fs::write(temp.path().join(ContentId::of(b"small").to_string()), "orphan").unwrap();
@@ -353,7 +385,7 @@ mod tests {
         let open = || store.open(map.clone(), target.clone(), GoesOn::WhenAsked, only_here()).unwrap();
         let (file, mut have) = open();
         let bytes = Bytes::copy_from_slice(&data[..MIN_CHUNK_LEN as usize]);
-        assert!(matches!(file.keep(first, &[bytes]).unwrap(), Kept::Yes));
+        assert_eq!(file.keep(&[(first, &[bytes])]).unwrap(), 1);
         have.insert(first);
         store.save(&file, &have).unwrap();
         drop(file);

@@ -1,4 +1,5 @@
-//! Response bodies: the bytes of a file in slices, one read ahead, or what is in memory; under a limit sent in pieces.
+//! Response bodies: the bytes of a file, sent by the kernel or in slices of which one is read ahead, or what is in memory;
+//! under a limit in pieces.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +11,12 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use futures::Stream;
 use potluck_common::SharePath;
+use potluck_common::net::sendfile::{FilePart, FileParts, MAX_PART_LEN, OnUnread};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::crowd::Seat;
+use super::page_cache;
 use crate::buffers::BufferPool;
 use crate::limit::Throttle;
 use crate::share::folder::FileIdentity;
@@ -22,6 +25,9 @@ use crate::traffic::Traffic;
 
 /// Read and sent at once. Larger slices gain nothing on loopback, and two of them are held for each upload.
 pub const SLICE_LEN: usize = 256 << 10;
+
+/// Shorter ones are read: with so few bytes the copy costs less than the system calls that it saves.
+const LEAST_PART_LEN: u64 = 32 << 10;
 
 /// What a body is made from.
 #[derive(Debug)]
@@ -32,6 +38,9 @@ pub struct FileSlices {
     pub shared: Option<Arc<Shared>>,
     /// Which bytes.
     pub bytes: Range<u64>,
+    /// Where parts go that the kernel sends by itself. Only for who verifies what comes: a file that changes right then changes
+    /// what the kernel still has to send.
+    pub parts: Option<FileParts>,
     /// Where slices come from.
     pub pool: Arc<BufferPool>,
     /// Counts what is sent.
@@ -106,37 +115,88 @@ impl Drop for Running {
 }
 
 impl FileSlices {
-    /// The bytes as a stream; the next slice is read while the last one is sent.
+    /// The bytes as a stream.
     pub fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let running = Running::new(self.traffic.clone());
-        let ahead = self.read_at(self.bytes.start);
-        let begun = (self, Bytes::new(), ahead, running);
-        futures::stream::try_unfold(begun, |(mut slices, mut slice, mut ahead, running)| async move {
-            if slice.is_empty() {
-                let Some(read) = ahead else { return Ok(None) };
-                slice = read.await.map_err(io::Error::other)??;
-                slices.bytes.start += slice.len() as u64;
-                ahead = slices.read_at(slices.bytes.start);
-            }
-            let piece = next_piece(&mut slice, &slices.limit, &slices.traffic).await;
-            Ok(Some((piece, (slices, slice, ahead, running))))
+        let sending = Sending { left: self, slice: Bytes::new(), ahead: None };
+        futures::stream::try_unfold((sending, running), |(mut sending, running)| async move {
+            Ok(sending.next().await?.map(|piece| (piece, (sending, running))))
         })
     }
 
-    fn read_at(&self, offset: u64) -> Option<JoinHandle<io::Result<Bytes>>> {
-        let left = self.bytes.end.checked_sub(offset).filter(|left| *left > 0)?;
-        let len = usize::try_from(left).unwrap_or(SLICE_LEN).min(SLICE_LEN);
+    /// The next bytes, if the kernel may send them by itself and need not wait for the disk.
+    fn part(&self) -> Option<(Range<u64>, &FileParts)> {
+        let parts = self.parts.as_ref()?;
+        let Range { start, end } = self.bytes;
+        let part = start..end.min(start + MAX_PART_LEN as u64);
+        let is_worth_it = part.end - part.start >= LEAST_PART_LEN;
+        (is_worth_it && page_cache::holds(&self.file, part.clone())).then_some((part, parts))
+    }
+
+    /// Begins to read the next bytes.
+    fn read(&self) -> JoinHandle<io::Result<Bytes>> {
+        let Range { start, end } = self.bytes;
+        let len = usize::try_from(end - start).unwrap_or(SLICE_LEN).min(SLICE_LEN);
         let (file, shared, pool) = (self.file.clone(), self.shared.clone(), self.pool.clone());
-        Some(tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let mut buffer = pool.take(len);
-            let read = file.read_exact_at(buffer.as_mut(), offset);
+            let read = file.read_exact_at(buffer.as_mut(), start);
             match shared {
                 None => read?,
                 Some(shared) => shared.check(&file, read)?,
             }
             Ok(Bytes::from_owner(buffer))
-        }))
+        })
     }
+}
+
+/// A body on its way.
+struct Sending {
+    /// What is neither sent nor read.
+    left: FileSlices,
+    /// What is read and not sent.
+    slice: Bytes,
+    /// What is being read: it begins where `left` does.
+    ahead: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl Sending {
+    /// What goes out next. What is in the page cache, the kernel sends if it may; otherwise a slice is read while the one before it is
+    /// sent.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.slice.is_empty() {
+            let read = match self.ahead.take() {
+                Some(read) => read,
+                None if self.left.bytes.is_empty() => return Ok(None),
+                None => match self.left.part() {
+                    Some((part, parts)) => {
+                        let piece = send_part(&self.left, part, parts).await?;
+                        self.left.bytes.start += piece.len() as u64;
+                        return Ok(Some(piece));
+                    }
+                    None => self.left.read(),
+                },
+            };
+            self.slice = read.await.map_err(io::Error::other)??;
+            self.left.bytes.start += self.slice.len() as u64;
+            if !self.left.bytes.is_empty() && self.left.part().is_none() {
+                self.ahead = Some(self.left.read());
+            }
+        }
+        Ok(Some(next_piece(&mut self.slice, &self.left.limit, &self.left.traffic).await))
+    }
+}
+
+/// Has the kernel send as much of a part as may be sent now; what stands in for it.
+async fn send_part(from: &FileSlices, part: Range<u64>, parts: &FileParts) -> io::Result<Bytes> {
+    let n_granted = from.limit.take_piece(part.end - part.start).await;
+    if let Some(shared) = &from.shared {
+        shared.check(&from.file, Ok(()))?;
+    }
+    from.traffic.up.fetch_add(n_granted, Ordering::Relaxed);
+    let on_unread =
+        from.shared.clone().map(|shared| Arc::new(move |error: &io::Error| shared.on_unread(error)) as OnUnread);
+    Ok(parts.push(FilePart { file: from.file.clone(), bytes: part.start..part.start + n_granted, on_unread }))
 }
 
 impl Shared {
@@ -145,6 +205,71 @@ impl Shared {
         let changed = || io::Error::other("the file changed while it was sent");
         let checked = read.and_then(|()| FileIdentity::of(file));
         let checked = checked.and_then(|identity| if identity == self.identity { Ok(()) } else { Err(changed()) });
-        checked.inspect_err(|error| self.look_again.on_unread(self.path.clone(), self.identity, error))
+        checked.inspect_err(|error| self.on_unread(error))
+    }
+
+    fn on_unread(&self, error: &io::Error) {
+        self.look_again.on_unread(self.path.clone(), self.identity, error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use futures::{StreamExt, TryStreamExt};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const LEN: usize = 3 * MAX_PART_LEN + 5;
+
+    fn slices(file: File, parts: Option<FileParts>) -> FileSlices {
+        FileSlices {
+            file: Arc::new(file),
+            shared: None,
+            bytes: 0..LEN as u64,
+            parts,
+            pool: BufferPool::new(SLICE_LEN, 2),
+            traffic: Arc::default(),
+            limit: Throttle::default(),
+            slot: Slot { permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(), seat: None },
+        }
+    }
+
+    fn file() -> (File, Vec<u8>) {
+        let mut data = vec![0; LEN];
+        fastrand::Rng::with_seed(7).fill(&mut data);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&data).unwrap();
+        (file, data)
+    }
+
+    #[tokio::test]
+    async fn the_kernel_sends_what_is_long_and_in_memory_to_who_verifies() {
+        let (file, data) = file();
+        let lens = slices(file.try_clone().unwrap(), Some(FileParts::default())).into_stream();
+        let lens: Vec<usize> = lens.map_ok(|piece| piece.len()).try_collect().await.unwrap();
+        // The end is too short to be worth it.
+        assert_eq!(lens, [MAX_PART_LEN, MAX_PART_LEN, MAX_PART_LEN, 5]);
+        let read: Vec<Bytes> = slices(file, None).into_stream().try_collect().await.unwrap();
+        assert!(read.iter().all(|piece| piece.len() <= SLICE_LEN));
+        assert!(read.concat() == data);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_got_shorter_ends_the_body_early() {
+        let (file, data) = file();
+        file.set_len(2 * MAX_PART_LEN as u64 + 9).unwrap();
+        let mut stream = std::pin::pin!(slices(file, None).into_stream());
+        let mut read = Vec::new();
+        let ended = loop {
+            match stream.next().await {
+                Some(Ok(piece)) => read.extend_from_slice(&piece),
+                ended => break ended,
+            }
+        };
+        assert!(matches!(ended, Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof));
+        assert!(read == data[..2 * MAX_PART_LEN]);
     }
 }

@@ -15,6 +15,7 @@ pub mod metalink;
 pub mod mirrors;
 pub mod neighbours;
 pub mod origin_client;
+pub mod page_cache;
 pub mod pages;
 pub mod peer_client;
 pub mod people;

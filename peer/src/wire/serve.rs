@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{ConnectInfo, Path, Query, RawQuery, State};
+use axum::extract::rejection::{ExtensionRejection, PathRejection, QueryRejection};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, RawQuery, State};
 use axum::http::Method;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::response::Builder;
 use axum::response::{IntoResponse, Json, Response};
 use potluck_common::chunk::Run;
 use potluck_common::net::docs;
@@ -26,6 +28,7 @@ use potluck_common::net::host::{self, HostPolicy};
 use potluck_common::net::metrics::measure;
 use potluck_common::net::problem::{method_not_allowed, not_found};
 use potluck_common::net::request_id;
+use potluck_common::net::sendfile::FileParts;
 use potluck_common::openapi::{AnyProblem, BadQuery, NotFound, without_wildcards};
 use potluck_common::protocol::{Entry, HaveLine, Index, PeerHealth, Problem, SyncPage, SyncQuery};
 use potluck_common::tree::LengthProof;
@@ -193,18 +196,16 @@ async fn healthz(State(serve): State<Serve>) -> Json<PeerHealth> {
         NotFound, AnyProblem))]
 async fn content(
     State(serve): State<Serve>,
-    ConnectInfo(to): ConnectInfo<SocketAddr>,
     id: Result<Path<String>, PathRejection>,
-    method: Method,
-    headers: HeaderMap,
+    asker: Asker,
 ) -> Result<Response, Problem> {
     let id = parse_id(&readable(id)?)?;
     for (path, file) in serve.library.find(id) {
-        if let Some(response) = serve.respond(&path, file, &method, &headers, to.ip()).await {
+        if let Some(response) = serve.respond(&path, file, &asker).await {
             return Ok(response);
         }
     }
-    serve.respond_in_part(id, &method, &headers, to.ip()).await
+    serve.respond_in_part(id, &asker).await
 }
 
 /// A file by name, as a download. With `.meta4` after the name: its Metalink.
@@ -220,15 +221,13 @@ async fn content(
         NotFound, AnyProblem))]
 async fn file(
     State(serve): State<Serve>,
-    ConnectInfo(to): ConnectInfo<SocketAddr>,
     path: Result<Path<String>, PathRejection>,
-    method: Method,
-    headers: HeaderMap,
+    asker: Asker,
 ) -> Result<Response, Problem> {
     let gone = || not_found("This peer does not share a file of that name.");
     let path: SharePath = readable(path)?.parse().map_err(|_| gone())?;
     let file = serve.library.get(&path).ok_or_else(gone)?;
-    let mut response = serve.respond(&path, file, &method, &headers, to.ip()).await.ok_or_else(gone)?;
+    let mut response = serve.respond(&path, file, &asker).await.ok_or_else(gone)?;
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition(path.file_name()));
     Ok(response)
 }
@@ -384,28 +383,40 @@ impl Asked {
     }
 }
 
+/// A request for bytes.
+struct Asker {
+    method: Method,
+    headers: HeaderMap,
+    asked: Asked,
+    from: IpAddr,
+    /// Parts of files that the kernel sends, for a leecher.
+    parts: Option<FileParts>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(request: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let ConnectInfo(from) = ConnectInfo::<SocketAddr>::from_request_parts(request, state).await?;
+        let (method, headers) = (request.method.clone(), request.headers.clone());
+        let asked = Asked::of(&headers);
+        let parts = request.extensions.get().filter(|_| asked != Asked::Plainly).cloned();
+        Ok(Self { method, headers, asked, from: from.ip(), parts })
+    }
+}
+
 impl Serve {
     /// Answers with the bytes of a file; `None` if it is no longer what was hashed.
-    async fn respond(
-        &self,
-        path: &SharePath,
-        file: SharedFile,
-        method: &Method,
-        headers: &HeaderMap,
-        to: IpAddr,
-    ) -> Option<Response> {
+    async fn respond(&self, path: &SharePath, file: SharedFile, asker: &Asker) -> Option<Response> {
         let (id, len) = (file.content_id, file.identity.len);
-        let (bytes, builder) = match negotiate(id, len, headers) {
+        let (bytes, builder) = match negotiate(id, len, &asker.headers) {
             Negotiated::Over(response) => return Some(response),
             Negotiated::Send(bytes, builder) => (bytes, builder),
         };
-        let asked = Asked::of(headers);
-        let Some(slot) = self.slot(id, asked).await else { return Some(self.choked()) };
+        let Some(slot) = self.slot(id, asker.asked).await else { return Some(self.choked()) };
         let run = Geometry::new(len).ok().and_then(|geometry| geometry.chunks_touching(bytes.clone()));
         // Before the file is opened, so that nobody else gets the same chunks meanwhile.
-        if *method != Method::HEAD
-            && let Err(elsewhere) = self.hand_out(id, run, to, asked == Asked::Fresh)
-        {
+        if let Err(elsewhere) = self.hand_out(id, run, asker) {
             return Some(coming(&elsewhere));
         }
         let (folder, shared_path, identity) = (self.folder.clone(), path.clone(), file.identity);
@@ -419,20 +430,14 @@ impl Serve {
             }
         };
         let shared = Shared { path: path.clone(), identity, look_again: self.look_again.clone() };
-        Some(send(builder, method, self.slices(opened.into(), Some(shared.into()), bytes, slot)))
+        Some(self.send(builder, opened.into(), Some(shared.into()), bytes, slot, asker))
     }
 
     /// Answers with bytes of a content that is being fetched, if every chunk that they touch is verified.
-    async fn respond_in_part(
-        &self,
-        id: ContentId,
-        method: &Method,
-        headers: &HeaderMap,
-        to: IpAddr,
-    ) -> Result<Response, Problem> {
+    async fn respond_in_part(&self, id: ContentId, asker: &Asker) -> Result<Response, Problem> {
         let live = self.live.get(id).ok_or_else(not_held)?;
         let geometry = live.partial.map().geometry();
-        let (bytes, builder) = match negotiate(id, geometry.len(), headers) {
+        let (bytes, builder) = match negotiate(id, geometry.len(), &asker.headers) {
             Negotiated::Over(response) => return Ok(response),
             Negotiated::Send(bytes, builder) => (bytes, builder),
         };
@@ -444,14 +449,11 @@ impl Serve {
                 "This peer holds {n_held} of {n_chunks} chunks, and not all of that range."
             )));
         }
-        let asked = Asked::of(headers);
-        let Some(slot) = self.slot(id, asked).await else { return Ok(self.choked()) };
-        if *method != Method::HEAD
-            && let Err(elsewhere) = self.hand_out(id, run, to, asked == Asked::Fresh)
-        {
+        let Some(slot) = self.slot(id, asker.asked).await else { return Ok(self.choked()) };
+        if let Err(elsewhere) = self.hand_out(id, run, asker) {
             return Ok(coming(&elsewhere));
         }
-        Ok(send(builder, method, self.slices(live.partial.file(), None, bytes, slot)))
+        Ok(self.send(builder, live.partial.file(), None, bytes, slot, asker))
     }
 
     /// A slot for one upload, if there is one; for a leecher also a seat among those who fetch the content.
@@ -492,18 +494,27 @@ impl Serve {
         choked(self.retry_after_s)
     }
 
-    fn slices(&self, file: Arc<File>, shared: Option<Arc<Shared>>, bytes: Range<u64>, slot: Slot) -> FileSlices {
+    fn send(
+        &self,
+        builder: Builder,
+        file: Arc<File>,
+        shared: Option<Arc<Shared>>,
+        bytes: Range<u64>,
+        slot: Slot,
+        asker: &Asker,
+    ) -> Response {
         let (pool, traffic, limit) = (self.pool.clone(), self.traffic.clone(), self.limit.clone());
-        FileSlices { file, shared, bytes, pool, traffic, limit, slot }
+        let parts = asker.parts.clone();
+        send(builder, &asker.method, FileSlices { file, shared, bytes, parts, pool, traffic, limit, slot })
     }
 
     /// Tells whoever follows the content that copies of these chunks are on their way; those that go elsewhere if they
-    /// were asked for as fresh and are not.
-    fn hand_out(&self, id: ContentId, run: Option<Run>, to: IpAddr, is_fresh: bool) -> Result<(), Vec<ChunkIndex>> {
-        if let Some(run) = run {
-            self.handed.lock().unwrap_or_else(PoisonError::into_inner).hand(id, run, to, is_fresh, Instant::now())?;
-        }
-        for chunk in run.iter().flat_map(|run| run.indices()) {
+    /// were asked for as fresh and are not. Nothing is on its way after `HEAD`.
+    fn hand_out(&self, id: ContentId, run: Option<Run>, asker: &Asker) -> Result<(), Vec<ChunkIndex>> {
+        let Some(run) = run.filter(|_| asker.method != Method::HEAD) else { return Ok(()) };
+        let (is_fresh, now) = (asker.asked == Asked::Fresh, Instant::now());
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner).hand(id, run, asker.from, is_fresh, now)?;
+        for chunk in run.indices() {
             self.live.tell(id, News::Coming(chunk.get()));
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What a peer's routes answer over a real socket, to clients of every kind.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -311,6 +312,36 @@ async fn f13_f14_a_file_that_changed() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(node.get(&format!("/v1/content/{}", ContentId::of(b"tw"))).await.status(), 404, "unlinked");
     eventually("the tracker forgets it", async || tracker.names().await.is_empty()).await;
+}
+
+/// F14: to who reads plainly no byte of the new state goes out; who verifies may get some, but the body breaks off for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn f14_a_file_that_changes_while_it_is_sent() {
+    let tracker = Tracker::start().await;
+    // More than all buffers on the way hold.
+    let data = noise(64 << 20, 14);
+    let id = ContentId::of(&data);
+    for verifies in [false, true] {
+        let node = Node::start(&tracker, "seeder", &[("big", &data)]).await;
+        tracker.wait_for_owners(id, 1).await;
+        let request = potluck_common::net::client::plain().build().unwrap();
+        let request = request.get(format!("{}/v1/content/{id}", node.peer.listen_url()));
+        let request = if verifies { request.header("potluck-fresh", "0") } else { request };
+        let mut answer = request.send().await.unwrap();
+        let mut got = answer.chunk().await.unwrap().unwrap().to_vec();
+        let file = std::fs::OpenOptions::new().write(true).open(node.share().join("big")).unwrap();
+        file.write_all_at(&vec![0; data.len()], 0).unwrap();
+        let ended = loop {
+            match answer.chunk().await {
+                Ok(Some(piece)) => got.extend_from_slice(&piece),
+                ended => break ended,
+            }
+        };
+        assert!(ended.is_err() && got.len() < data.len(), "{} of {} bytes came", got.len(), data.len());
+        assert!(verifies || got == data[..got.len()], "a mixture");
+        node.stop().await;
+        tracker.wait_for_owners(id, 0).await;
+    }
 }
 
 /// A chunk that has just gone to one address is refused to another that asks for it as fresh, and given to whoever insists.
