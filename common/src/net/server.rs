@@ -127,6 +127,8 @@ async fn serve(stream: TcpStream, from: SocketAddr, router: Router, limits: Limi
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
+        // What stands in for parts of files must come to the stream as it is.
+        .writev(true)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

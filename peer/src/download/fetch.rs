@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::claim::next_piece;
 use super::partial::PartialFile;
-use super::writing::{Whole, Writing};
+use super::writing::{WholeChunk, Writing};
 use crate::buffers::Budget;
 use crate::limit::Throttle;
 use crate::scheduler::{Failure, RequestId};
@@ -85,7 +85,7 @@ pub enum Giver {
 
 /// Progress is told after so many bytes, but not more often than that…
 const TELL_BYTES: u64 = 128 << 10;
-const TELL_AFTER: Duration = Duration::from_millis(5);
+const TELL_AFTER: Duration = Duration::from_millis(1);
 /// …and at least so often.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
@@ -159,7 +159,7 @@ impl Fetch {
             }
             Err(error) => return Ok(failed(failure(&error))),
         };
-        let mut writing = Writing::new(self.request, self.partial.clone(), self.facts.clone());
+        let mut writing = Writing::new(self.request, self.partial.clone(), self.facts.clone(), Instant::now());
         let brought = self.bring(&mut response, &mut writing).await;
         // What came before it broke off is kept.
         self.own_wait(writing.finish()).await??;
@@ -196,7 +196,9 @@ impl Fetch {
                 pieces.push(rest.split_to(n_taken));
                 missing -= n_taken as u64;
             }
-            if writing.add(Whole { chunk, pieces, permit }) {
+            let is_due = writing.add(WholeChunk { chunk, pieces, permit }, Instant::now());
+            // Under a limit the next bytes may be long in coming although they are here.
+            if is_due || self.limit.rate().is_some() {
                 self.own_wait(writing.begin()).await??;
             }
         }

@@ -430,7 +430,7 @@ impl Serve {
             }
         };
         let shared = Shared { path: path.clone(), identity, look_again: self.look_again.clone() };
-        Some(self.send(builder, opened.into(), Some(shared.into()), bytes, slot, asker))
+        Some(self.answer(builder, opened.into(), Some(shared.into()), bytes, slot, asker))
     }
 
     /// Answers with bytes of a content that is being fetched, if every chunk that they touch is verified.
@@ -453,7 +453,7 @@ impl Serve {
         if let Err(elsewhere) = self.hand_out(id, run, asker) {
             return Ok(coming(&elsewhere));
         }
-        Ok(self.send(builder, live.partial.file(), None, bytes, slot, asker))
+        Ok(self.answer(builder, live.partial.file(), None, bytes, slot, asker))
     }
 
     /// A slot for one upload, if there is one; for a leecher also a seat among those who fetch the content.
@@ -494,7 +494,7 @@ impl Serve {
         choked(self.retry_after_s)
     }
 
-    fn send(
+    fn answer(
         &self,
         builder: Builder,
         file: Arc<File>,

@@ -238,6 +238,8 @@ impl Driver<'_> {
             }
         }
         self.show();
+        // Whoever still writes must not wait to be heard.
+        inbox.close();
         self.tasks.shutdown().await;
         drop(owners);
         match failed {
