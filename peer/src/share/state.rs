@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
 use potluck_common::identity::Identity;
@@ -22,6 +22,8 @@ pub const PARTIAL_DIR: &str = "partial";
 const CLOCK_START: Duration = Duration::from_secs(1_767_225_600);
 /// Later than this, in 2057, starts are only counted. A clock that is wrong must not use up the numbers that writes can have.
 const CLOCK_END: u64 = 1 << 24;
+/// How long a folder may be locked before another peer is taken to run on it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 const MAGIC: &[u8; 8] = b"potluck1";
 /// No state file is longer than this; a longer one is not ours.
 const MAX_STATE_LEN: u64 = 64 << 20;
@@ -34,8 +36,22 @@ pub struct StateDir {
     _lock: File,
 }
 
+/// Takes the lock; waits a little for a holder that is about to let go. A program that our own process is just starting has a copy of every
+/// open file until it runs, and with it of a lock that was let go here.
+fn lock_soon(lock: &File) -> Result<(), rustix::io::Errno> {
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            locked => return locked,
+        }
+    }
+}
+
 impl StateDir {
-    /// Opens it, made if missing, and locks it.
+    /// Opens it, made if missing, and locks it. Waits for a moment if it is locked.
     ///
     /// # Errors
     /// If another peer runs on this share folder, or the folder cannot be written.
@@ -45,7 +61,7 @@ impl StateDir {
             .open_with("lock", OpenOptions::new().write(true).create(true).mode(0o600))
             .map_err(|error| unusable(folder, &error))?
             .into_std();
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock_soon(&lock) {
             Ok(()) => Ok(Self { dir, _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failed::new(
                 FailureKind::Failed,
